@@ -1,0 +1,185 @@
+package vclock
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/starling-kv/starling/internal/wire"
+)
+
+// Token is the causal context that a client carries from one request on a key
+// to the next.
+//
+// Seen is what the client's next write may replace; Floor is what its next
+// reads must reflect. They are two things: the answer to a write tells the
+// client that its own write happened (Floor), but not what values other
+// writers have left beside it (Seen), and a client that replaced what it was
+// never shown would destroy acknowledged writes.
+type Token struct {
+	Seen, Floor Clock
+}
+
+// Errors of [Keyring.Open]. All of them ask for the same remedy: read the key
+// again and use the context of that answer.
+var (
+	ErrTokenMalformed = errors.New("context token is malformed")
+	ErrTokenForged    = errors.New("context token was not issued by this cluster")
+	ErrTokenForeign   = errors.New("context token belongs to another key")
+	ErrTokenExpired   = errors.New("context token has expired")
+)
+
+const (
+	tokenVersion = 1
+	macSize      = 16
+	// tokenEpoch is how long one signing key is in use. A token verifies under
+	// the key of its epoch and during the one after, so for 30 to 60 days.
+	tokenEpoch = 30 * 24 * time.Hour
+	// tokenLimit bounds the text that is decoded at all: the limit of a header.
+	tokenLimit = 64 << 10
+)
+
+// Keyring seals and opens tokens for one cluster. The signing key of each
+// epoch derives from the cluster's secret, so that keys rotate on every node
+// at the same time without being sent anywhere. It is safe for concurrent use.
+type Keyring struct {
+	secret  []byte
+	cluster []byte
+	now     func() time.Time
+	last    atomic.Pointer[signingKey] // deriving costs more than signing
+}
+
+type signingKey struct {
+	epoch uint32
+	key   []byte
+}
+
+// NewKeyring returns the keyring of the cluster with that id and secret. now
+// gives the wall clock that decides which epoch it is.
+func NewKeyring(secret, cluster []byte, now func() time.Time) *Keyring {
+	return &Keyring{secret: slices.Clone(secret), cluster: slices.Clone(cluster), now: now}
+}
+
+// Seal returns the text of t, valid for the given bucket and key alone.
+func (k *Keyring) Seal(t Token, bucket, key string) string {
+	epoch := k.epoch()
+	b := []byte{tokenVersion}
+	b = binary.BigEndian.AppendUint32(b, epoch)
+	b = binary.BigEndian.AppendUint32(b, k.binding(bucket, key))
+	b = appendToken(b, t)
+	b = append(b, k.mac(epoch, b, bucket, key)...)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// Open verifies and decodes a token given for bucket and key. The error is one
+// of ErrTokenMalformed, ErrTokenForged, ErrTokenForeign and ErrTokenExpired.
+func (k *Keyring) Open(text, bucket, key string) (Token, error) {
+	if len(text) > tokenLimit {
+		return Token{}, fmt.Errorf("%w: longer than %d bytes", ErrTokenMalformed, tokenLimit)
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) < 1+4+4+macSize {
+		return Token{}, ErrTokenMalformed
+	}
+	body, mac := b[:len(b)-macSize], b[len(b)-macSize:]
+	r := wire.NewReader(body)
+	if v := r.Byte(); v != tokenVersion {
+		return Token{}, fmt.Errorf("%w: version %d is not known here", ErrTokenMalformed, v)
+	}
+	epoch := r.Uint32()
+	if r.Uint32() != k.binding(bucket, key) {
+		return Token{}, ErrTokenForeign
+	}
+	if !hmac.Equal(mac, k.mac(epoch, body, bucket, key)) {
+		return Token{}, ErrTokenForged
+	}
+	// Only a token of the past expires: one from a node whose clock is ahead is
+	// authentic and names real events.
+	if now := k.epoch(); epoch < now && now-epoch > 1 {
+		return Token{}, ErrTokenExpired
+	}
+	t := readToken(r)
+	if err := r.Close(); err != nil {
+		return Token{}, fmt.Errorf("%w: %w", ErrTokenMalformed, err)
+	}
+	return t, nil
+}
+
+func (k *Keyring) epoch() uint32 {
+	return uint32(max(0, k.now().Unix()) / int64(tokenEpoch/time.Second)) //nolint:gosec // epochs since 1970 fit for 350 million years
+}
+
+// binding tells a token of another key apart from a forged one, for the sake
+// of the message; the MAC is what binds.
+func (k *Keyring) binding(bucket, key string) uint32 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.Write(k.cluster)
+	_, _ = d.WriteString(bucket)
+	_, _ = d.Write([]byte{0})
+	_, _ = d.WriteString(key)
+	return uint32(d.Sum64()) //nolint:gosec // the low half is all that is wanted
+}
+
+func (k *Keyring) mac(epoch uint32, body []byte, bucket, key string) []byte {
+	h := hmac.New(sha256.New, k.signingKey(epoch))
+	h.Write(wire.AppendString(wire.AppendString(nil, bucket), key))
+	h.Write(body)
+	return h.Sum(nil)[:macSize]
+}
+
+func (k *Keyring) signingKey(epoch uint32) []byte {
+	if last := k.last.Load(); last != nil && last.epoch == epoch {
+		return last.key
+	}
+	info := binary.BigEndian.AppendUint32([]byte("starling context token "), epoch)
+	key, err := hkdf.Key(sha256.New, k.secret, k.cluster, string(info), sha256.Size)
+	if err != nil {
+		panic(err) // only for a length that SHA-256 cannot give
+	}
+	k.last.Store(&signingKey{epoch: epoch, key: key})
+	return key
+}
+
+// appendToken writes the actors of both clocks once, then the two counters of
+// each, zero where a clock has not seen the actor.
+func appendToken(dst []byte, t Token) []byte {
+	all := t.Seen.Merge(t.Floor)
+	dst = binary.AppendUvarint(dst, uint64(len(all)))
+	for _, d := range all {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(d.Actor))
+		dst = binary.AppendUvarint(dst, t.Seen.Counter(d.Actor))
+		dst = binary.AppendUvarint(dst, t.Floor.Counter(d.Actor))
+	}
+	return dst
+}
+
+func readToken(r *wire.Reader) Token {
+	var t Token
+	last := Actor(0)
+	for range r.Count(10, MaxActors) {
+		a := Actor(r.Uint64())
+		seen, floor := r.Uvarint(), r.Uvarint()
+		if a <= last || seen|floor == 0 {
+			r.Fail(wire.ErrBadValue)
+			return Token{}
+		}
+		last = a
+		if seen > 0 {
+			t.Seen = append(t.Seen, Dot{a, seen})
+		}
+		if floor > 0 {
+			t.Floor = append(t.Floor, Dot{a, floor})
+		}
+	}
+	return t
+}
