@@ -1,0 +1,60 @@
+# `make` lists what there is. All of it needs Go and nothing else; variables in
+# capitals can be set on the command line.
+
+GO ?= go
+BENCH ?= .
+COUNT ?= 1
+FUZZTIME ?= 10s
+NODES ?= 5
+
+GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/starling
+	$(GO) build -o bin/starling ./cmd/starling
+
+.PHONY: run
+run: build ## run a local cluster of NODES (5); Ctrl-C stops it
+	bin/starling dev --nodes $(NODES)
+
+.PHONY: check
+check: ## format, vet, layers and linters: what must hold before a commit
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
+	if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) test -count=1 ./internal/layers
+	$(GOLANGCI) run
+
+.PHONY: test
+test: ## run all tests
+	$(GO) test ./...
+
+.PHONY: race
+race: ## run all tests under the race detector (needs a C compiler)
+	$(GO) test -race ./...
+
+# go test fuzzes one target of one package at a time, so they are listed first:
+# names, then the line of their package.
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@listed=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$listed"; exit 1; }; \
+	echo "$$listed" | \
+	awk '/^Fuzz/ { names = names " " $$1 } /^ok/ { n = split(names, f, " "); for (i = 1; i <= n; i++) print $$2, f[i]; names = "" }' | \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		$(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$package" || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks that match BENCH (.), COUNT (1) times
+	@$(GO) test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./...
+
+.PHONY: table
+table: ## print the placement table of package ring
+	@$(GO) test -count=1 -run=TestTable -v ./ring
