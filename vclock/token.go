@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,7 +56,9 @@ type Keyring struct {
 	secret  []byte
 	cluster []byte
 	now     func() time.Time
-	last    atomic.Pointer[signingKey] // deriving costs more than signing
+	// recent holds the last key of even and of odd epochs, so that both epochs in
+	// use have their place: deriving costs more than signing.
+	recent [2]atomic.Pointer[signingKey]
 }
 
 type signingKey struct {
@@ -72,7 +75,7 @@ func NewKeyring(secret, cluster []byte, now func() time.Time) *Keyring {
 // Seal returns the text of t, valid for the given bucket and key alone.
 func (k *Keyring) Seal(t Token, bucket, key string) string {
 	epoch := k.epoch()
-	b := []byte{tokenVersion}
+	b := append(make([]byte, 0, 128), tokenVersion)
 	b = binary.BigEndian.AppendUint32(b, epoch)
 	b = binary.BigEndian.AppendUint32(b, k.binding(bucket, key))
 	b = appendToken(b, t)
@@ -87,7 +90,9 @@ func (k *Keyring) Open(text, bucket, key string) (Token, error) {
 		return Token{}, fmt.Errorf("%w: longer than %d bytes", ErrTokenMalformed, tokenLimit)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) < 1+4+4+macSize {
+	// Even the strict decoder skips line breaks, which would give one token
+	// many texts.
+	if err != nil || len(b) < 1+4+4+macSize || strings.ContainsAny(text, "\r\n") {
 		return Token{}, ErrTokenMalformed
 	}
 	body, mac := b[:len(b)-macSize], b[len(b)-macSize:]
@@ -115,7 +120,7 @@ func (k *Keyring) Open(text, bucket, key string) (Token, error) {
 }
 
 func (k *Keyring) epoch() uint32 {
-	return uint32(max(0, k.now().Unix()) / int64(tokenEpoch/time.Second)) //nolint:gosec // epochs since 1970 fit for 350 million years
+	return uint32(max(0, k.now().Unix()) / int64(tokenEpoch/time.Second))
 }
 
 // binding tells a token of another key apart from a forged one, for the sake
@@ -127,18 +132,20 @@ func (k *Keyring) binding(bucket, key string) uint32 {
 	_, _ = d.WriteString(bucket)
 	_, _ = d.Write([]byte{0})
 	_, _ = d.WriteString(key)
-	return uint32(d.Sum64()) //nolint:gosec // the low half is all that is wanted
+	return uint32(d.Sum64())
 }
 
 func (k *Keyring) mac(epoch uint32, body []byte, bucket, key string) []byte {
 	h := hmac.New(sha256.New, k.signingKey(epoch))
-	h.Write(wire.AppendString(wire.AppendString(nil, bucket), key))
+	buf := make([]byte, 0, 128)
+	h.Write(wire.AppendString(wire.AppendString(buf, bucket), key))
 	h.Write(body)
-	return h.Sum(nil)[:macSize]
+	return h.Sum(buf)[:macSize]
 }
 
 func (k *Keyring) signingKey(epoch uint32) []byte {
-	if last := k.last.Load(); last != nil && last.epoch == epoch {
+	recent := &k.recent[epoch%2]
+	if last := recent.Load(); last != nil && last.epoch == epoch {
 		return last.key
 	}
 	info := binary.BigEndian.AppendUint32([]byte("starling context token "), epoch)
@@ -146,7 +153,7 @@ func (k *Keyring) signingKey(epoch uint32) []byte {
 	if err != nil {
 		panic(err) // only for a length that SHA-256 cannot give
 	}
-	k.last.Store(&signingKey{epoch: epoch, key: key})
+	recent.Store(&signingKey{epoch: epoch, key: key})
 	return key
 }
 
@@ -164,9 +171,10 @@ func appendToken(dst []byte, t Token) []byte {
 }
 
 func readToken(r *wire.Reader) Token {
-	var t Token
+	n := r.Count(10, MaxActors)
+	t := Token{Seen: make(Clock, 0, n), Floor: make(Clock, 0, n)}
 	last := Actor(0)
-	for range r.Count(10, MaxActors) {
+	for range n {
 		a := Actor(r.Uint64())
 		seen, floor := r.Uvarint(), r.Uvarint()
 		if a <= last || seen|floor == 0 {
