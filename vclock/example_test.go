@@ -2,6 +2,7 @@ package vclock_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -23,9 +24,9 @@ type shopper struct {
 
 func (c *shopper) add(item string, server vclock.Set[cart]) vclock.Set[cart] {
 	c.cart = append(slices.Clone(c.cart), item)
-	fmt.Printf("%s sends %v having seen %s\n", c.name, c.cart, short(c.seen...))
+	fmt.Fprintf(os.Stdout, "%s sends %v having seen %s\n", c.name, c.cart, short(c.seen...))
 	server, _ = server.Write(c.seen, 'A', c.cart)
-	fmt.Printf("    server holds %s\n", picture(server))
+	fmt.Fprintf(os.Stdout, "    server holds %s\n", picture(server))
 	c.seen = server.Clock
 	for _, sibling := range server.Live {
 		for _, item := range sibling.Value {

@@ -12,7 +12,7 @@ import (
 func set(clock Clock, live ...Dot) Set[int] {
 	s := Set[int]{Clock: clock}
 	for _, d := range live {
-		s.Live = append(s.Live, Versioned[int]{Dot: d, Value: int(d.Counter)}) //nolint:gosec // small
+		s.Live = append(s.Live, Versioned[int]{Dot: d, Value: int(d.Counter)})
 	}
 	return s
 }
@@ -88,7 +88,7 @@ func TestSetWrite(t *testing.T) {
 		{"having seen this actor ahead", Clock{{1, 9}}, 1, Dot{1, 10}, set(Clock{{1, 10}, {2, 1}}, Dot{1, 10}, Dot{2, 1})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, dot := held.Write(tt.seen, tt.actor, int(tt.dot.Counter)) //nolint:gosec // small
+			got, dot := held.Write(tt.seen, tt.actor, int(tt.dot.Counter))
 			if dot != tt.dot || !equal(got, tt.after) {
 				t.Errorf("%v, %v, want %v, %v", got, dot, tt.after, tt.dot)
 			}
@@ -190,7 +190,7 @@ func TestOnlyWhatWasShownIsReplaced(t *testing.T) {
 				v := len(writerHadSeen)
 				writerHadSeen = append(writerHadSeen, maps.Clone(c.shown))
 				var dot Dot
-				replicas[at], dot = replicas[at].Write(c.token.Seen, Actor(at+1), v) //nolint:gosec // small
+				replicas[at], dot = replicas[at].Write(c.token.Seen, Actor(at+1), v)
 				c.token = answerToWrite(c.token, replicas[at], dot)
 				c.shown[v] = true
 			},
@@ -212,9 +212,9 @@ func TestOnlyWhatWasShownIsReplaced(t *testing.T) {
 }
 
 func values(s Set[int]) []int {
-	var out []int
-	for _, v := range s.Live {
-		out = append(out, v.Value)
+	out := make([]int, len(s.Live))
+	for i, v := range s.Live {
+		out[i] = v.Value
 	}
 	return out
 }

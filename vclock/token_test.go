@@ -165,7 +165,7 @@ func TestTokenChanged(t *testing.T) {
 // of a node that is broken, not forged.
 func TestTokenRefusesNoncanonical(t *testing.T) {
 	ring := keyring(midEpoch)
-	entry := func(actor byte, seen, floor byte) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, actor, seen, floor} }
+	entry := func(actor, seen, floor byte) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, actor, seen, floor} }
 	for name, body := range map[string][]byte{
 		"nothing":            {},
 		"actor zero":         append([]byte{1}, entry(0, 1, 1)...),
@@ -189,9 +189,9 @@ func TestTokenRefusesNoncanonical(t *testing.T) {
 // TestTokenOfManyActors: the clock of a key that outlived a thousand boots
 // still fits a header.
 func TestTokenOfManyActors(t *testing.T) {
-	var c Clock
-	for a := range Actor(1000) {
-		c = append(c, Dot{(a + 1) << 40, 1000})
+	c := make(Clock, 1000)
+	for i := range c {
+		c[i] = Dot{Actor(i+1) << 40, 1000}
 	}
 	ring := keyring(midEpoch)
 	text := ring.Seal(Token{Seen: c, Floor: c}, "b", "k")
