@@ -2,7 +2,6 @@ package vclock_test
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -17,16 +16,11 @@ func (c cart) String() string { return "[" + strings.Join(c, ", ") + "]" }
 // shopper is a client that unites all carts of an answer before it adds to
 // them, as figure 6-15 has it.
 type shopper struct {
-	name string
 	cart cart
 	seen vclock.Clock
 }
 
-func (c *shopper) add(item string, server vclock.Set[cart]) vclock.Set[cart] {
-	c.cart = append(slices.Clone(c.cart), item)
-	fmt.Fprintf(os.Stdout, "%s sends %v having seen %s\n", c.name, c.cart, short(c.seen...))
-	server, _ = server.Write(c.seen, 'A', c.cart)
-	fmt.Fprintf(os.Stdout, "    server holds %s\n", picture(server))
+func (c *shopper) read(server vclock.Set[cart]) {
 	c.seen = server.Clock
 	for _, sibling := range server.Live {
 		for _, item := range sibling.Value {
@@ -35,19 +29,25 @@ func (c *shopper) add(item string, server vclock.Set[cart]) vclock.Set[cart] {
 			}
 		}
 	}
-	return server
 }
 
 // Figure 6-15 of "Designing Data-Intensive Applications", second edition: two
 // clients fill one cart on one server, and neither loses what the other added.
 func ExampleSet_Write_shoppingCart() {
-	one, two := &shopper{name: "client 1"}, &shopper{name: "client 2"}
+	var client1, client2 shopper
 	var server vclock.Set[cart]
-	server = one.add("milk", server)
-	server = two.add("eggs", server)
-	server = one.add("flour", server)
-	server = two.add("ham", server)
-	one.add("bacon", server)
+	add := func(name string, c *shopper, item string) {
+		c.cart = append(c.cart, item)
+		fmt.Println(name, "sends", c.cart, "having seen", short(c.seen...))
+		server, _ = server.Write(c.seen, 'A', slices.Clone(c.cart))
+		fmt.Println("    server holds", picture(server))
+		c.read(server)
+	}
+	add("client 1", &client1, "milk")
+	add("client 2", &client2, "eggs")
+	add("client 1", &client1, "flour")
+	add("client 2", &client2, "ham")
+	add("client 1", &client1, "bacon")
 	// Output:
 	// client 1 sends [milk] having seen nothing
 	//     server holds A1 [milk]
