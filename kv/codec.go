@@ -162,7 +162,7 @@ func appendSibling(dst []byte, s Sibling) []byte {
 	dst = append(dst, byte(s.Kind), siblingFlags(s), s.N)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(s.Stamp))
 	if s.Expires != 0 {
-		dst = binary.BigEndian.AppendUint64(dst, uint64(s.Expires)) //nolint:gosec // bit pattern
+		dst = binary.BigEndian.AppendUint64(dst, uint64(s.Expires))
 	}
 	if !s.WriteID.IsZero() {
 		dst = append(dst, s.WriteID[:]...)
@@ -202,7 +202,7 @@ func readSibling(rd *wire.Reader) Sibling {
 	s.N = rd.Byte()
 	s.Stamp = HLC(rd.Uint64())
 	if flags&siblingExpires != 0 {
-		s.Expires = int64(rd.Uint64()) //nolint:gosec // bit pattern
+		s.Expires = int64(rd.Uint64())
 	}
 	if flags&siblingHasID != 0 {
 		s.WriteID = readWriteID(rd)

@@ -41,6 +41,9 @@ type Sibling struct {
 	Inline      []byte // the value, unless External
 }
 
+// Checksum is the checksum of a value: xxhash64.
+func Checksum(value []byte) uint64 { return xxhash.Sum64(value) }
+
 // Blob is an external value under the dot of its sibling.
 type Blob struct {
 	Dot  vclock.Dot
@@ -278,12 +281,12 @@ type HLC uint64
 
 // Next returns a time later than h and not earlier than now.
 func (h HLC) Next(now time.Time) HLC {
-	wall := HLC(max(0, now.UnixMilli())) << 16 //nolint:gosec // not negative
+	wall := HLC(max(0, now.UnixMilli())) << 16
 	return max(h+1, wall)
 }
 
 // Time returns the physical part.
-func (h HLC) Time() time.Time { return time.UnixMilli(int64(h >> 16)) } //nolint:gosec // 48 bits
+func (h HLC) Time() time.Time { return time.UnixMilli(int64(h >> 16)) }
 
 // CompareMeta orders fields by name.
 func CompareMeta(a, b Meta) int { return cmp.Compare(a.Name, b.Name) }

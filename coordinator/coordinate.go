@@ -1,0 +1,252 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
+)
+
+// coordinate gives the write its dot at this node and carries the record to
+// the others. While standInFor is not zero, this node takes that owner's place.
+func (c *Coordinator) coordinate(ctx context.Context, pl plan, p Put, standInFor kv.NodeID) (PutDone, error) {
+	if !p.Sloppy {
+		if err := c.reachable(ctx, pl, p); err != nil {
+			return PutDone{}, err
+		}
+	}
+	in := intent{Put: p, n: pl.n}
+	var known collection
+	if !p.Condition.IsZero() {
+		var err error
+		if known, err = c.collect(ctx, pl, query{key: p.Key, need: Quorum.Of(len(pl.groups()[0])), sloppy: p.Sloppy}); err != nil {
+			return PutDone{}, unapplied(err)
+		}
+		in.collected = known.merged
+		in.complete = len(known.replies) >= len(pl.owners(pl.n)) && !slices.ContainsFunc(known.replies, func(r reply) bool { return r.err != nil })
+	}
+	a, commit, err := c.assignLocally(ctx, pl, in, known, standInFor)
+	if err != nil {
+		return PutDone{}, err
+	}
+	if len(a.record.Live) >= SiblingsWarn {
+		c.stats.warned.Add(1)
+		c.Log.Warn("a key has many siblings; its writers should read before they write",
+			zap.Stringer("key", p.Key), zap.Int("siblings", len(a.record.Live)))
+	}
+	s := &spreading{Coordinator: c, put: p, assignment: a, commit: commit, standInFor: standInFor}
+	return s.run(ctx, pl)
+}
+
+// unapplied marks the errors of the read that judges a condition: it precedes
+// the write.
+func unapplied(err error) error {
+	var e *kv.Error
+	if errors.As(err, &e) {
+		before := *e
+		before.Outcome = kv.NotApplied
+		return &before
+	}
+	return MarkNotRun(err)
+}
+
+// undecided marks the errors of an update that was not given a dot.
+func undecided(err error) error {
+	var e *kv.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return MarkNotRun(err)
+}
+
+// reachable refuses a strict write that cannot reach its count before any
+// state is sent. Only refused connections count against an owner: one that is
+// merely silent may answer yet.
+func (c *Coordinator) reachable(ctx context.Context, pl plan, p Put) error {
+	t := NewTally(p.W.Of(p.N), pl.groups())
+	t.Yes(c.Self)
+	owners := slices.DeleteFunc(t.Owners(), func(id kv.NodeID) bool { return id == c.Self })
+	type answer struct {
+		id  kv.NodeID
+		err error
+	}
+	inbox := make(chan answer, len(owners))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, id := range owners {
+		switch {
+		case t.Reached():
+			return nil
+		case pl.down(id):
+			t.No(id, errTakenDown)
+		case c.Replicas.Connected(id):
+			t.Yes(id)
+		case !c.spawn(func() { inbox <- answer{id, c.Replicas.Reachable(ctx, id)} }):
+			inbox <- answer{id, errClosed}
+		}
+	}
+	for !t.Reached() && !t.Lost() {
+		select {
+		case a := <-inbox:
+			if a.err != nil {
+				t.No(a.id, a.err)
+			} else {
+				t.Yes(a.id)
+			}
+		case <-ctx.Done():
+			return c.unreachable(pl, p, t, kv.CodeTimeout)
+		}
+	}
+	if t.Reached() {
+		return nil
+	}
+	return c.unreachable(pl, p, t, kv.CodeQuorumUnreached)
+}
+
+func (c *Coordinator) unreachable(pl plan, p Put, t *Tally, code kv.Code) error {
+	c.stats.unreached.Add(1)
+	_, _, failed := pl.failures(t)
+	return &kv.Error{
+		Code: code, Outcome: kv.NotApplied, N: p.N, W: p.W.Of(p.N), Failed: failed, RetryAfter: time.Second,
+		Message: fmt.Sprintf("w=%d owners cannot be reached, nothing was written: missing %s; lower w, "+
+			"or let other nodes stand in with sloppy=true", p.W.Of(p.N), names(failed)),
+	}
+}
+
+// commitment is the fate of the local commit, known once done is closed.
+type commitment struct {
+	done chan struct{}
+	err  error
+}
+
+// assignLocally gives the write its dot in this node's record. It returns once
+// the dot is given, while the commit is still under way: the record may go to
+// the others meanwhile, so that a write costs the slowest of its w.
+func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent, known collection, standInFor kv.NodeID) (assignment, *commitment, error) {
+	given := newBlobs(in)
+	for {
+		a, commit, err := c.assignOnce(ctx, pl, in, given, standInFor)
+		var missing *MissingBlobs
+		if !errors.As(err, &missing) {
+			return a, commit, err
+		}
+		for _, d := range missing.Dots {
+			b, err := c.blobOf(ctx, in.Key, known, d)
+			if err != nil {
+				return assignment{}, nil, unapplied(err)
+			}
+			given = append(given, b)
+		}
+	}
+}
+
+func newBlobs(in intent) []kv.Blob {
+	if in.Tombstone || len(in.Value) <= kv.InlineLimit {
+		return nil
+	}
+	return []kv.Blob{{Data: in.Value}} // its dot is not known yet
+}
+
+// blobOf fetches the external value that the collection holds under d.
+func (c *Coordinator) blobOf(ctx context.Context, key kv.Key, known collection, d vclock.Dot) (kv.Blob, error) {
+	i := slices.IndexFunc(known.merged.Live, func(v kv.Version) bool { return v.Dot == d })
+	if i < 0 {
+		return kv.Blob{}, fmt.Errorf("no owner told of %v", d)
+	}
+	data, err := c.external(ctx, key, known, known.merged.Live[i])
+	return kv.Blob{Dot: d, Data: data}, err
+}
+
+// The states of an update on its way into the local record.
+const (
+	waiting = iota
+	deciding
+	withdrawn
+)
+
+var errWithdrawn = errors.New("withdrawn before a dot was given")
+
+// assignOnce runs assign in one read-modify-write. If the store does not get
+// to it in good time, the update is withdrawn, and so has certainly done nothing.
+func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given []kv.Blob, standInFor kv.NodeID) (assignment, *commitment, error) {
+	var state atomic.Int32
+	decided := make(chan assignment, 1)
+	commit := &commitment{done: make(chan struct{})}
+	err := c.Local.Assign(AssignRequest{
+		Slot:       kv.Slot{Target: standInFor, Partition: uint16(pl.partition), Key: in.Key},
+		Fence:      pl.digest,
+		Durability: in.Durability,
+		Decide: func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
+			if !state.CompareAndSwap(waiting, deciding) {
+				return kv.Record{}, nil, errWithdrawn
+			}
+			a, err := assign(in, old, boot, c.mint, c.Now())
+			if err != nil {
+				return kv.Record{}, nil, err
+			}
+			blobs, err := a.blobs(old, given)
+			if err == nil {
+				decided <- a
+			}
+			return a.record, blobs, err
+		},
+		Done: func(err error) {
+			commit.err = err
+			close(commit.done)
+		},
+	})
+	if err != nil {
+		return assignment{}, nil, undecided(err)
+	}
+	patience := time.NewTimer(late(ctx, c.Now()))
+	defer patience.Stop()
+	for {
+		select {
+		case a := <-decided:
+			return a, commit, nil
+		case <-commit.done:
+			select {
+			case a := <-decided:
+				return a, commit, nil
+			default:
+				return assignment{}, nil, undecided(commit.err)
+			}
+		case <-patience.C:
+		case <-ctx.Done():
+		}
+		if state.CompareAndSwap(waiting, withdrawn) {
+			return assignment{}, nil, MarkNotRun(errors.New("the disk of the node does not keep up"))
+		}
+		// The decision is being made this very moment: wait for it.
+		ctx = context.WithoutCancel(ctx)
+	}
+}
+
+// blobs are the external values that the record needs and old does not have,
+// the write's own under its new dot.
+func (a assignment) blobs(old kv.Record, given []kv.Blob) ([]kv.Blob, error) {
+	var out []kv.Blob
+	missing := new(MissingBlobs)
+	for _, v := range a.record.Live {
+		if !v.Value.External || old.Holds(v.Dot) {
+			continue
+		}
+		i := slices.IndexFunc(given, func(b kv.Blob) bool { return b.Dot == v.Dot || b.Dot.IsZero() && v.Dot == a.dot })
+		if i < 0 {
+			missing.Dots = append(missing.Dots, v.Dot)
+			continue
+		}
+		out = append(out, kv.Blob{Dot: v.Dot, Data: given[i].Data})
+	}
+	if len(missing.Dots) > 0 {
+		return nil, missing
+	}
+	return out, nil
+}

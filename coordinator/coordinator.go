@@ -1,0 +1,202 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
+)
+
+const (
+	// lateAfter is when a request stops waiting for one node alone and brings
+	// in another, hedging budget or not; see late.
+	lateAfter = 400 * time.Millisecond
+	// maxRestarts bounds how often a request starts again because views differ.
+	// Views only grow, so that two are enough between edits of the layout.
+	maxRestarts = 8
+	// MaxTimeout bounds what a request may ask for.
+	MaxTimeout = time.Minute
+)
+
+// Config says what a [Coordinator] works with. All fields are needed.
+type Config struct {
+	Self     kv.NodeID
+	Cluster  Cluster
+	Replicas Replicas
+	Local    Local
+	Defaults Defaults
+	Now      func() time.Time
+	Random   func() uint64
+	Log      *zap.Logger
+}
+
+// Coordinator carries requests over replicas. It is safe for concurrent use.
+type Coordinator struct {
+	Config
+
+	latencies *latencies
+	hedges    *budget
+	stats     counters
+
+	// base ends what goes on after answers were given; running waits for it.
+	base    context.Context
+	stop    context.CancelFunc
+	closing sync.RWMutex // held for reading while running grows
+	closed  bool
+	running sync.WaitGroup
+}
+
+// New returns a coordinator. Close it to end what it still sends.
+func New(cfg Config) *Coordinator {
+	base, stop := context.WithCancel(context.Background())
+	return &Coordinator{Config: cfg, latencies: newLatencies(), hedges: newBudget(), base: base, stop: stop}
+}
+
+// Close cancels all calls under way and waits until they have ended. Requests
+// that come later are refused.
+func (c *Coordinator) Close() {
+	c.closing.Lock()
+	c.closed = true
+	c.closing.Unlock()
+	c.stop()
+	c.running.Wait()
+}
+
+// spawn runs fn in a goroutine that Close waits for, and reports whether it
+// does: after Close nothing is begun.
+func (c *Coordinator) spawn(fn func()) bool {
+	c.closing.RLock()
+	defer c.closing.RUnlock()
+	if c.closed {
+		return false
+	}
+	c.running.Go(fn)
+	return true
+}
+
+// within bounds a request by its timeout and by the life of the coordinator.
+func (c *Coordinator) within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	unhook := context.AfterFunc(c.base, cancel)
+	return ctx, func() {
+		unhook()
+		cancel()
+	}
+}
+
+var errClosed = errors.New("the node is shutting down")
+
+// counters of a coordinator since its start.
+type counters struct {
+	hedges, rescues, forwards, restarts, behind, unreached, warned atomic.Uint64
+}
+
+// Stats counts since the start of the coordinator.
+type Stats struct {
+	Hedges    uint64 // replicas asked because another was late, within the budget
+	Rescues   uint64 // nodes asked because another did not answer for long
+	Forwards  uint64 // writes handed to an owner to coordinate
+	Restarts  uint64 // requests begun again because views differed
+	Behind    uint64 // replicas seen to lack what others hold
+	Unreached uint64 // requests that did not reach their count
+	Siblings  uint64 // writes that left SiblingsWarn siblings or more
+}
+
+// Stats returns the counts so far.
+func (c *Coordinator) Stats() Stats {
+	return Stats{
+		Hedges: c.stats.hedges.Load(), Rescues: c.stats.rescues.Load(), Forwards: c.stats.forwards.Load(),
+		Restarts: c.stats.restarts.Load(), Behind: c.stats.behind.Load(), Unreached: c.stats.unreached.Load(),
+		Siblings: c.stats.warned.Load(),
+	}
+}
+
+// resolve fills in defaults, so that what is forwarded means the same on nodes
+// with other defaults.
+func (c *Coordinator) resolve(o Options) (Options, error) {
+	if o.N == 0 {
+		o.N = c.Defaults.N
+	}
+	if o.N < 1 || o.N > kv.MaxN {
+		return o, badRequest("n=%d: use 1 to %d replicas", o.N, kv.MaxN)
+	}
+	if o.R == (Count{}) {
+		o.R = c.Defaults.R
+	}
+	if o.W == (Count{}) {
+		o.W = c.Defaults.W
+	}
+	if o.Timeout == 0 {
+		o.Timeout = c.Defaults.Timeout
+	}
+	if o.Timeout < 0 || o.Timeout > MaxTimeout {
+		return o, badRequest("timeout=%v: use more than 0 and at most %v", o.Timeout, MaxTimeout)
+	}
+	o.R, o.W = Exactly(o.R.Of(o.N)), Exactly(o.W.Of(o.N))
+	return o, nil
+}
+
+func badRequest(format string, args ...any) *kv.Error {
+	return &kv.Error{Code: kv.CodeBadRequest, Outcome: kv.NotApplied, Message: fmt.Sprintf(format, args...)}
+}
+
+// late is when a request with that time left stops waiting for one node alone.
+func late(ctx context.Context, now time.Time) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(lateAfter, deadline.Sub(now)/4)
+	}
+	return lateAfter
+}
+
+// restarting runs try under the view of the moment, again while views differ.
+func (c *Coordinator) restarting(ctx context.Context, key kv.Key, n int, try func(plan) error) error {
+	var full []byte
+	for range maxRestarts {
+		v := c.Cluster.View()
+		p, err := newPlan(v, key, n)
+		if err != nil {
+			return err
+		}
+		p.full = full
+		err = try(p)
+		var stale *StaleView
+		if !errors.As(err, &stale) {
+			return err
+		}
+		c.stats.restarts.Add(1)
+		if full, err = c.learn(stale); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return &kv.Error{
+		Code: kv.CodeNotReady, Outcome: kv.NotApplied, RetryAfter: time.Second,
+		Message: "the nodes do not yet agree on the cluster's layouts: try again in a moment",
+	}
+}
+
+// learn merges the view of a replica that refused, and returns the encoding of
+// the merged one, which teaches that replica what it lacked.
+func (c *Coordinator) learn(stale *StaleView) ([]byte, error) {
+	if err := c.Cluster.Learn(stale.View); err != nil {
+		return nil, &kv.Error{Code: kv.CodeInternal, Outcome: kv.NotApplied, Message: "learn a peer's layouts: " + err.Error()}
+	}
+	return c.Cluster.View().Append(nil), nil
+}
+
+func (c *Coordinator) mint() vclock.Actor {
+	for {
+		if a := vclock.Actor(c.Random()); a != 0 {
+			return a
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
+)
+
+// Get reads a key from r of its n owners and returns the merge of what they
+// hold: every value that no other has replaced. The error is a [kv.Error];
+// a key without a value is not an error.
+func (c *Coordinator) Get(ctx context.Context, g Get) (Got, error) {
+	var err error
+	if g.Options, err = c.resolve(g.Options); err != nil {
+		return Got{}, asRead(err)
+	}
+	ctx, cancel := c.within(ctx, g.Timeout)
+	defer cancel()
+	var got Got
+	err = c.restarting(ctx, g.Key, g.N, func(p plan) error {
+		if err := p.check("r", g.R.Of(g.N)); err != nil {
+			return err
+		}
+		got, err = c.get(ctx, p, g)
+		return err
+	})
+	return got, asRead(err)
+}
+
+// asRead takes the outcome out of an error: only writes have one.
+func asRead(err error) error {
+	var e *kv.Error
+	if errors.As(err, &e) {
+		read := *e
+		read.Outcome = ""
+		return &read
+	}
+	return err
+}
+
+func (c *Coordinator) get(ctx context.Context, p plan, g Get) (Got, error) {
+	q := query{key: g.Key, need: g.R.Of(g.N), sloppy: g.Sloppy, hedge: g.Hedge}
+	for pause := 2 * time.Millisecond; ; pause *= 2 {
+		col, err := c.collect(ctx, p, q)
+		if err != nil {
+			return Got{}, err
+		}
+		if !col.merged.Clock.Dominates(g.Floor) {
+			// What the floor names may be on its way, or on owners not asked.
+			if err := c.pause(ctx, pause); err != nil {
+				return Got{}, stale(col, q)
+			}
+			q.hedge = HedgeAll
+			continue
+		}
+		got, err := c.answer(ctx, g, col)
+		if !errors.Is(err, errMoved) {
+			return got, err
+		}
+		// A value was replaced between the fetch of the record and its own.
+		if c.pause(ctx, pause) != nil {
+			return Got{}, err
+		}
+	}
+}
+
+func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func stale(col collection, q query) error {
+	acked, hinted, failed := col.plan.failures(col.tally)
+	return &kv.Error{
+		Code: kv.CodeStale, N: col.plan.n, R: q.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
+		Message: "the owners that answered are older than the context of the request: wait, or ask without the context",
+	}
+}
+
+// answer turns a collection into what the client is shown.
+func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, error) {
+	values, deleted := col.merged.Visible(c.Now())
+	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock.Merge(g.Floor)}}
+	if len(values) > 0 {
+		got.ETag = kv.ETag(values)
+	}
+	for _, v := range values {
+		val := Value{Version: v, Data: v.Value.Inline}
+		if v.Value.External && !g.NoValues {
+			var err error
+			if val.Data, err = c.external(ctx, g.Key, col, v); err != nil {
+				return Got{}, err
+			}
+		}
+		got.Values = append(got.Values, val)
+	}
+	got.Replied, _, _ = col.plan.failures(col.tally)
+	for _, id := range col.behind() {
+		got.Behind = append(got.Behind, col.plan.name(id))
+	}
+	c.stats.behind.Add(uint64(len(got.Behind)))
+	return got, nil
+}
+
+// errMoved says that no node still holds a value that its record named.
+var errMoved = errors.New("value moved on")
+
+// external fetches the bytes of v from a node that answered with it. An older
+// value is never returned in its place.
+func (c *Coordinator) external(ctx context.Context, key kv.Key, col collection, v kv.Version) ([]byte, error) {
+	var reasons []kv.Failure
+	for _, h := range col.holders(v, c.Self) {
+		b, err := c.Replicas.Value(ctx, h.from, ValueRequest{
+			Fence: col.plan.fence(), Key: key, StandIn: h.from != h.owner,
+			Dot: v.Dot, Length: v.Value.Length, Checksum: v.Value.Checksum,
+		})
+		if err == nil && uint64(len(b)) == v.Value.Length && kv.Checksum(b) == v.Value.Checksum {
+			return b, nil
+		}
+		if err == nil {
+			err = errors.New("the value does not match its checksum")
+		}
+		var stale *StaleView
+		if errors.As(err, &stale) {
+			return nil, stale
+		}
+		reasons = append(reasons, kv.Failure{Node: col.plan.name(h.from), Reason: brief(err)})
+	}
+	e := &kv.Error{
+		Code: kv.CodeQuorumUnreached, N: col.plan.n, R: col.tally.need, Failed: reasons, RetryAfter: time.Second,
+		Message: fmt.Sprintf("no owner could deliver the value of %d bytes: %s", v.Value.Length, names(reasons)),
+	}
+	return nil, errors.Join(errMoved, e)
+}

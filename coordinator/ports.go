@@ -1,0 +1,144 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/ring"
+	"github.com/starling-kv/starling/vclock"
+)
+
+// Replicas reaches the nodes of the cluster, this one included. Every context
+// carries a deadline. An error for which [NotRun] holds is a promise that the
+// node did nothing; after any other the node may have done what was asked.
+type Replicas interface {
+	Fetch(ctx context.Context, to kv.NodeID, req FetchRequest) (FetchReply, error)
+	Store(ctx context.Context, to kv.NodeID, req StoreRequest) error
+	Value(ctx context.Context, to kv.NodeID, req ValueRequest) ([]byte, error)
+	Forward(ctx context.Context, to kv.NodeID, req ForwardRequest) (PutDone, error)
+	Reach
+}
+
+// Reach tells whether nodes can be reached at all.
+type Reach interface {
+	// Connected reports whether a connection to the node stands, without waiting.
+	Connected(id kv.NodeID) bool
+	// Reachable returns nil once a connection to the node stands.
+	Reachable(ctx context.Context, to kv.NodeID) error
+}
+
+// Local is the one replica that can assign dots: this node's own.
+type Local interface {
+	// Assign runs decide in one read-modify-write of the slot's record, under
+	// the fence. decide must not block; done is called once, when what decide
+	// returned is committed as durably as asked, or with the reason that it is
+	// not. An error returned by Assign itself means that decide did not run.
+	Assign(req AssignRequest) error
+}
+
+// AssignRequest is what [Local.Assign] is asked.
+type AssignRequest struct {
+	Slot       kv.Slot
+	Fence      uint64
+	Durability Durability
+	Decide     func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error)
+	Done       func(error)
+}
+
+// Cluster tells the coordinator who owns what and who seems alive.
+type Cluster interface {
+	// View returns the layouts that this node knows.
+	View() ring.View
+	// Learn merges a view of a peer into this node's, durably, before it returns.
+	Learn(v ring.View) error
+	// Alive reports what gossip believes; suspicion is no reason not to try.
+	Alive(id kv.NodeID) bool
+}
+
+// notRun marks errors after which the asked node has certainly done nothing.
+type notRun struct{ error }
+
+func (e notRun) Unwrap() error { return e.error }
+
+// MarkNotRun wraps err so that [NotRun] holds for it.
+func MarkNotRun(err error) error { return notRun{err} }
+
+// NotRun reports whether err promises that the asked node did nothing.
+func NotRun(err error) bool {
+	var n notRun
+	return errors.As(err, &n)
+}
+
+// StaleView is the refusal of a replica whose view differs from the request's:
+// nothing was done. View is the replica's.
+type StaleView struct{ View ring.View }
+
+// Error says that the views differ.
+func (e *StaleView) Error() string { return "the replica knows another set of layouts" }
+
+// ErrNotOwner is the refusal of a node that was sent a record it does not own.
+var ErrNotOwner = errors.New("the node does not own the key")
+
+// MissingBlobs is the refusal of a replica, or of the local record, to hold a
+// sibling whose external value it was not given: nothing was done.
+type MissingBlobs struct{ Dots []vclock.Dot }
+
+// Error says how many values are missing.
+func (e *MissingBlobs) Error() string {
+	return fmt.Sprintf("%d values were not sent along", len(e.Dots))
+}
+
+// Fence carries the sender's view: its digest always, and all of it when the
+// receiver showed that its own is different.
+type Fence struct {
+	Digest uint64
+	Full   []byte // ring's encoding of the view; nil where the digest is enough
+}
+
+// FetchRequest asks a replica for the record of a key.
+type FetchRequest struct {
+	Fence Fence
+	Key   kv.Key
+	// StandIn asks also for what the node holds as hints for other owners.
+	StandIn bool
+}
+
+// FetchReply is what a replica holds of a key, without external values.
+type FetchReply struct {
+	Record kv.Record
+	// Standing says that the replica is in good standing: its answer counts.
+	Standing bool
+	// Reap is the reap number under which the record was read.
+	Reap uint64
+}
+
+// StoreRequest hands a whole record to a replica, which merges it.
+type StoreRequest struct {
+	Fence      Fence
+	Key        kv.Key
+	Target     kv.NodeID // the owner that the receiver stands in for; zero: itself
+	Durability Durability
+	Reap       uint64
+	Record     []byte // canonical encoding
+	Blobs      []kv.Blob
+}
+
+// ValueRequest asks for one external value.
+type ValueRequest struct {
+	Fence    Fence
+	Key      kv.Key
+	StandIn  bool
+	Dot      vclock.Dot
+	Length   uint64
+	Checksum uint64
+}
+
+// ForwardRequest asks a replica to coordinate a write.
+type ForwardRequest struct {
+	Fence Fence
+	Put   Put
+	// StandInFor is the owner whose place the receiver takes; zero: it owns.
+	StandInFor kv.NodeID
+}
