@@ -1,0 +1,132 @@
+// Package peer is the protocol between nodes: the calls that a coordinator
+// makes of replicas, carried over a transport, and their answers.
+//
+// Every request and reply is one of the messages of package coordinator. A
+// reply begins with a byte that says whether it is an answer or a refusal.
+package peer
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/starling-kv/starling/coordinator"
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/node/transport"
+)
+
+// What a node can be asked.
+const (
+	methodFetch   transport.Method = 1
+	methodStore   transport.Method = 2
+	methodValue   transport.Method = 3
+	methodForward transport.Method = 4
+)
+
+// The first byte of a reply.
+const (
+	replyAnswer  = 0
+	replyRefusal = 1
+)
+
+var errEmptyReply = errors.New("a peer answered with an empty reply")
+
+// Replica is what a node does of its own records.
+type Replica interface {
+	Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, error)
+	Value(req coordinator.ValueRequest) ([]byte, error)
+	Store(req coordinator.StoreRequest, done func(error))
+}
+
+// Client reaches the replicas of a cluster for a coordinator: others over the
+// transport, this node's own directly. It is safe for concurrent use.
+type Client struct {
+	self      kv.NodeID
+	local     Replica
+	transport transport.Transport
+	buffers   sync.Pool // of *[]byte, for requests
+}
+
+var _ coordinator.Replicas = (*Client)(nil)
+
+// NewClient returns the client of the node self.
+func NewClient(self kv.NodeID, local Replica, t transport.Transport) *Client {
+	c := &Client{self: self, local: local, transport: t}
+	c.buffers.New = func() any { return new([]byte) }
+	return c
+}
+
+// Fetch implements [coordinator.Replicas].
+func (c *Client) Fetch(ctx context.Context, to kv.NodeID, req coordinator.FetchRequest) (coordinator.FetchReply, error) {
+	if to == c.self {
+		return c.local.Fetch(req)
+	}
+	b, err := c.call(ctx, to, methodFetch, req)
+	if err != nil {
+		return coordinator.FetchReply{}, err
+	}
+	return coordinator.DecodeFetchReply(b)
+}
+
+// Store implements [coordinator.Replicas].
+func (c *Client) Store(ctx context.Context, to kv.NodeID, req coordinator.StoreRequest) error {
+	if to != c.self {
+		_, err := c.call(ctx, to, methodStore, req)
+		return err
+	}
+	stored := make(chan error, 1)
+	c.local.Store(req, func(err error) { stored <- err })
+	select {
+	case err := <-stored:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Value implements [coordinator.Replicas].
+func (c *Client) Value(ctx context.Context, to kv.NodeID, req coordinator.ValueRequest) ([]byte, error) {
+	if to == c.self {
+		return c.local.Value(req)
+	}
+	return c.call(ctx, to, methodValue, req)
+}
+
+// Forward implements [coordinator.Replicas].
+func (c *Client) Forward(ctx context.Context, to kv.NodeID, req coordinator.ForwardRequest) (coordinator.PutDone, error) {
+	b, err := c.call(ctx, to, methodForward, req)
+	if err != nil {
+		return coordinator.PutDone{}, err
+	}
+	return coordinator.DecodePutDone(b)
+}
+
+// Reachable implements [coordinator.Replicas].
+func (c *Client) Reachable(ctx context.Context, to kv.NodeID) error {
+	if to == c.self {
+		return nil
+	}
+	return c.transport.Reachable(ctx, to)
+}
+
+// Connected implements [coordinator.Replicas].
+func (c *Client) Connected(id kv.NodeID) bool { return id == c.self || c.transport.Connected(id) }
+
+// call sends one message and returns the answer without its first byte.
+func (c *Client) call(ctx context.Context, to kv.NodeID, m transport.Method, msg interface{ Append([]byte) []byte }) ([]byte, error) {
+	buf := c.buffers.Get().(*[]byte) //nolint:forcetypeassert // the pool's New makes nothing else
+	*buf = msg.Append((*buf)[:0])
+	b, err := c.transport.Call(ctx, to, m, *buf)
+	c.buffers.Put(buf)
+	switch {
+	case err != nil && transport.NotRun(err):
+		return nil, coordinator.MarkNotRun(err)
+	case err != nil:
+		return nil, err
+	case len(b) == 0:
+		return nil, errEmptyReply
+	case b[0] == replyRefusal:
+		return nil, coordinator.DecodeError(b[1:])
+	}
+	return b[1:], nil
+}

@@ -1,0 +1,135 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/starling-kv/starling/coordinator"
+	"github.com/starling-kv/starling/node/transport"
+	"github.com/starling-kv/starling/ring"
+)
+
+// maxAside bounds the requests that are served beside the read loops.
+const maxAside = 1024
+
+// Coordinator takes the writes that other nodes hand to this one.
+type Coordinator interface {
+	Forwarded(ctx context.Context, req coordinator.ForwardRequest) (coordinator.PutDone, error)
+}
+
+// Server answers what other nodes ask of this one. Fetches and stores are
+// short and answered on the read loop of their connection, the store's answer
+// from its commit; whatever waits is served aside, in a bounded number of
+// goroutines.
+type Server struct {
+	replica     Replica
+	coordinator Coordinator
+	learn       func(ring.View) error
+
+	aside   chan struct{}
+	running sync.WaitGroup
+}
+
+// NewServer returns a server. learn makes the views that requests bring known
+// to this node, durably, before it returns.
+func NewServer(r Replica, c Coordinator, learn func(ring.View) error) *Server {
+	return &Server{replica: r, coordinator: c, learn: learn, aside: make(chan struct{}, maxAside)}
+}
+
+// Wait returns once nothing is served any more; the transport must be closed
+// before, so that nothing new comes.
+func (s *Server) Wait() { s.running.Wait() }
+
+// Handle implements [transport.Handler].
+func (s *Server) Handle(ctx context.Context, req *transport.Request) {
+	switch req.Method {
+	case methodFetch:
+		m, err := coordinator.DecodeFetchRequest(req.Body)
+		s.serve(req, m.Fence, err, false, func() { s.fetch(req, m) })
+	case methodStore:
+		m, err := coordinator.DecodeStoreRequest(req.Body)
+		s.serve(req, m.Fence, err, false, func() {
+			s.replica.Store(m, func(err error) { answer(req, nil, err) })
+		})
+	case methodValue:
+		m, err := coordinator.DecodeValueRequest(req.Body)
+		s.serve(req, m.Fence, err, true, func() {
+			b, err := s.replica.Value(m)
+			answer(req, b, err)
+		})
+	case methodForward:
+		m, err := coordinator.DecodeForwardRequest(req.Body)
+		s.serve(req, m.Fence, err, true, func() { s.forward(ctx, req, m) })
+	default:
+		req.Refuse(fmt.Sprintf("method %d is not known to this version", req.Method))
+	}
+}
+
+// serve runs do, aside if it waits or if there is a view to be learnt first.
+func (s *Server) serve(req *transport.Request, f coordinator.Fence, err error, waits bool, do func()) {
+	switch {
+	case err != nil:
+		answer(req, nil, err)
+	case f.Full != nil && len(f.Full) > 0:
+		s.besides(req, func() {
+			if err := s.teach(f); err != nil {
+				answer(req, nil, err)
+				return
+			}
+			do()
+		})
+	case waits:
+		s.besides(req, do)
+	default:
+		do()
+	}
+}
+
+func (s *Server) besides(req *transport.Request, do func()) {
+	select {
+	case s.aside <- struct{}{}:
+	default:
+		req.Refuse("too many requests under way")
+		return
+	}
+	s.running.Go(func() {
+		defer func() { <-s.aside }()
+		do()
+	})
+}
+
+// teach merges a view that came along because ours was seen to be different.
+func (s *Server) teach(f coordinator.Fence) error {
+	v, err := ring.DecodeView(f.Full)
+	if err != nil {
+		return fmt.Errorf("view of a peer: %w", err)
+	}
+	return s.learn(v)
+}
+
+func (s *Server) fetch(req *transport.Request, m coordinator.FetchRequest) {
+	got, err := s.replica.Fetch(m)
+	if err != nil {
+		answer(req, nil, err)
+		return
+	}
+	req.Reply(got.Append([]byte{replyAnswer}))
+}
+
+func (s *Server) forward(ctx context.Context, req *transport.Request, m coordinator.ForwardRequest) {
+	done, err := s.coordinator.Forwarded(ctx, m)
+	if err != nil {
+		answer(req, nil, err)
+		return
+	}
+	req.Reply(done.Append([]byte{replyAnswer}))
+}
+
+func answer(req *transport.Request, body []byte, err error) {
+	if err != nil {
+		req.Reply(coordinator.AppendError([]byte{replyRefusal}, err))
+		return
+	}
+	req.Reply(append([]byte{replyAnswer}, body...))
+}
