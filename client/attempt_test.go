@@ -153,11 +153,11 @@ func TestWriteAttempts(t *testing.T) {
 func TestReadAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := scripted(t, step{status: 500}, step{status: 504}, step{status: 200, body: "v"})
-		if o, err := c.Get(t.Context(), key, Options{}); err != nil || string(o.Siblings[0].Data) != "v" || tr.hosts() != "a b c" {
+		if o, err := c.Get(t.Context(), key, Read{}); err != nil || string(o.Siblings[0].Data) != "v" || tr.hosts() != "a b c" {
 			t.Errorf("get: %+v, %v, asked %s", o, err, tr.hosts())
 		}
 		c, tr = scripted(t, step{status: 404})
-		if _, err := c.Get(t.Context(), key, Options{}); !IsNotFound(err) || len(tr.asked) != 1 {
+		if _, err := c.Get(t.Context(), key, Read{}); !IsNotFound(err) || len(tr.asked) != 1 {
 			t.Errorf("get: %v, asked %s", err, tr.hosts())
 		}
 	})
@@ -183,7 +183,7 @@ func TestBackoff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, tr := scripted(t, slices.Repeat([]step{tt.step}, 8)...)
-				if _, err := c.Get(t.Context(), key, Options{}); err == nil {
+				if _, err := c.Get(t.Context(), key, Read{}); err == nil {
 					t.Fatal("the script has no success")
 				}
 				var got []time.Duration
@@ -223,7 +223,7 @@ func TestRetryAfter(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr := &transport{steps: []step{{status: 503, header: tt.header}, {status: 200}}}
 			c := open(t, Config{Transport: tr, Random: func() uint64 { return 0 }}, "http://a")
-			if _, err := c.Get(t.Context(), key, Options{}); err != nil {
+			if _, err := c.Get(t.Context(), key, Read{}); err != nil {
 				t.Fatal(err)
 			}
 			if got := tr.asked[1].at.Sub(tr.asked[0].at); got != tt.want {
@@ -280,7 +280,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 		tr := &transport{steps: slices.Repeat([]step{{status: 503}}, 3)}
 		c := open(t, Config{Transport: tr, Attempts: 3}, "http://a")
 		var failed *Error
-		if _, err := c.Get(t.Context(), key, Options{}); !errors.As(err, &failed) || failed.Attempts != 3 || len(tr.asked) != 3 {
+		if _, err := c.Get(t.Context(), key, Read{}); !errors.As(err, &failed) || failed.Attempts != 3 || len(tr.asked) != 3 {
 			t.Errorf("%d attempts: %v", len(tr.asked), err)
 		}
 	})

@@ -56,7 +56,7 @@ func TestGet(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c, tr := scripted(t, tt.step)
-			got, err := c.Get(t.Context(), key, Options{})
+			got, err := c.Get(t.Context(), key, Read{})
 			if err != nil || !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, tt.want)
 			}
@@ -73,15 +73,15 @@ func TestHead(t *testing.T) {
 		step{status: 300, header: "X-Starling-Siblings: 3"},
 		step{status: 404, header: "X-Starling-Context: c"},
 	)
-	got, err := c.Head(t.Context(), key, Options{})
+	got, err := c.Head(t.Context(), key, Read{})
 	if want := (Summary{Siblings: 1, Length: 4, Checksum: "xxh64:0011223344556677"}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("one value: %+v, %v; want %+v", got, err, want)
 	}
-	got, err = c.Head(t.Context(), key, Options{})
+	got, err = c.Head(t.Context(), key, Read{})
 	if want := (Summary{Siblings: 3}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("siblings: %+v, %v; want %+v", got, err, want)
 	}
-	if _, err = c.Head(t.Context(), key, Options{}); !IsNotFound(err) || contextOf(err) != "c" {
+	if _, err = c.Head(t.Context(), key, Read{}); !IsNotFound(err) || contextOf(err) != "c" {
 		t.Errorf("no value: %v with context %q, want not_found with c", err, contextOf(err))
 	}
 	if tr.asked[0].method != http.MethodHead {
@@ -90,18 +90,19 @@ func TestHead(t *testing.T) {
 }
 
 func TestQueries(t *testing.T) {
-	all := Options{N: 5, R: "2", W: "all", Sloppy: true, Timeout: 1500 * time.Millisecond, Durability: Async, Hedge: "off"}
+	read := Read{N: 5, R: "2", Sloppy: true, Timeout: 1500 * ms, Hedge: "off", Context: "c"}
+	write := Write{N: 5, W: "all", Sloppy: true, Timeout: 1500 * ms, Durability: Async, Overwrite: true, IfNoneMatch: "*"}
 	c, tr := scripted(t, step{status: 200}, step{status: 204}, step{status: 204}, step{status: 200})
-	if _, err := c.Get(t.Context(), key, all); err != nil {
+	if _, err := c.Get(t.Context(), key, read); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Put(t.Context(), key, Value{}, Write{Options: all, Overwrite: true, IfNoneMatch: "*"}); err != nil {
+	if _, err := c.Put(t.Context(), key, Value{}, write); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Delete(t.Context(), key, Write{Options: Options{Durability: Sync}, Context: "c", IfMatch: `"e"`}); err != nil {
+	if _, err := c.Delete(t.Context(), key, Write{Durability: Sync, Context: "c", IfMatch: `"e"`}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Head(t.Context(), key, Options{}); err != nil {
+	if _, err := c.Head(t.Context(), key, Read{}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -114,6 +115,9 @@ func TestQueries(t *testing.T) {
 		if a.query != want[i] {
 			t.Errorf("request %d: query %s, want %s", i+1, a.query, want[i])
 		}
+	}
+	if got := tr.asked[0].header.Get("X-Starling-Context"); got != "c" {
+		t.Errorf("context of the read %q", got)
 	}
 	if got := tr.asked[1].header.Get("If-None-Match"); got != "*" {
 		t.Errorf("If-None-Match %q", got)
@@ -273,14 +277,14 @@ func TestAnswersOfStrangers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		c, tr := scripted(t, tt.step)
-		_, err := c.Get(t.Context(), key, Options{})
+		_, err := c.Get(t.Context(), key, Read{})
 		var answered *kv.Error
 		if !errors.As(err, &answered) || answered.Message != tt.want || answered.Code != tt.code || len(tr.asked) != 1 {
 			t.Errorf("%d: %v, want %q", tt.step.status, err, tt.want)
 		}
 	}
 	c, _ := scripted(t, step{status: 300, body: `{"siblings":`})
-	if _, err := c.Get(t.Context(), key, Options{}); err == nil {
+	if _, err := c.Get(t.Context(), key, Read{}); err == nil {
 		t.Error("a cut list of siblings was accepted")
 	}
 }

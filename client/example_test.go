@@ -90,13 +90,13 @@ func Example() {
 
 	_, err := c.Put(ctx, key, client.Value{Data: []byte("milk"), ContentType: "text/plain"}, client.Write{})
 	check(err)
-	cart, err := c.Get(ctx, key, client.Options{R: "2"})
+	cart, err := c.Get(ctx, key, client.Read{R: "2"})
 	check(err)
 	fmt.Printf("%s\n", cart.Siblings[0].Data)
 
 	_, err = c.Delete(ctx, key, client.Write{Context: cart.Context})
 	check(err)
-	_, err = c.Get(ctx, key, client.Options{})
+	_, err = c.Get(ctx, key, client.Read{})
 	fmt.Println("gone:", client.IsNotFound(err))
 	// Output:
 	// milk
@@ -127,7 +127,7 @@ func ExampleClient_Update() {
 	}
 	_, err := c.Update(ctx, key, add("flour"), client.Write{})
 	check(err)
-	cart, err := c.Get(ctx, key, client.Options{})
+	cart, err := c.Get(ctx, key, client.Read{})
 	check(err)
 	fmt.Printf("%d value: %s\n", len(cart.Siblings), cart.Siblings[0].Data)
 	// Output:

@@ -8,41 +8,41 @@ import (
 	"github.com/starling-kv/starling/kv"
 )
 
-// Options are what a request may choose. What is zero is left to the bucket or
-// the cluster.
-type Options struct {
-	// N is the number of replicas.
+// Read says how a key is read. What is zero is left to the bucket or the cluster.
+type Read struct {
+	// N is the number of replicas, of which R must answer: a number, "one",
+	// "quorum" or "all".
 	N int
-	// R and W are how many of them must answer a read, and a write: a number,
-	// "one", "quorum" or "all".
-	R, W string
+	R string
 	// Sloppy lets other nodes stand in for owners that cannot be reached.
 	Sloppy bool
 	// Timeout is the time that the cluster has for one attempt. The client gives
 	// up on an attempt 5 s later, to leave time for bytes on their way.
 	Timeout time.Duration
-	// Durability says what a write's replicas have done when they acknowledge.
-	Durability Durability
-	// Hedge says when a read asks more replicas than it needs: "auto", "off" or
+	// Hedge says when more replicas are asked than are needed: "auto", "off" or
 	// "all".
 	Hedge string
+	// Context is what the answer must reflect at least, from an earlier answer
+	// for this key.
+	Context string
 }
 
-// Durability says what a replica has done with a write that it acknowledges.
-type Durability string
-
-// The durabilities.
-const (
-	Sync  Durability = "sync"  // synced to disk
-	Async Durability = "async" // handed to the operating system
-)
-
-// Write says how a value is written or deleted.
+// Write says how a value is written or deleted. What is zero is left to the
+// bucket or the cluster.
 type Write struct {
-	Options
+	// N is the number of replicas, of which W must acknowledge: a number, "one",
+	// "quorum" or "all".
+	N int
+	W string
+	// Sloppy and Timeout are as those of [Read].
+	Sloppy  bool
+	Timeout time.Duration
+	// Durability says what a replica has done when it acknowledges.
+	Durability Durability
 	// Context is what the write replaces, from an earlier answer for this key.
-	// Without one, the client reads the key's context first.
+	// Without one, the client reads the key's context first, from R replicas.
 	Context string
+	R       string
 	// Blind writes without a context: the value becomes a sibling of what is
 	// there. A cluster refuses a blind delete.
 	Blind bool
@@ -57,55 +57,61 @@ type Write struct {
 	IfMatch, IfNoneMatch string
 }
 
+// Durability says what a replica has done with a write that it acknowledges.
+type Durability string
+
+// The durabilities.
+const (
+	Sync  Durability = "sync"  // synced to disk
+	Async Durability = "async" // handed to the operating system
+)
+
 const (
 	defaultTimeout = 5 * time.Second // of a cluster that is told no other
 	grace          = 5 * time.Second
 )
 
-// deadline is the time that one attempt may take.
-func (o Options) deadline() time.Duration {
-	if o.Timeout > 0 {
-		return o.Timeout + grace
+// deadline is the time that one attempt may take of which the cluster has timeout.
+func deadline(timeout time.Duration) time.Duration {
+	if timeout > 0 {
+		return timeout + grace
 	}
 	return defaultTimeout + grace
 }
 
-func (o Options) values() url.Values {
-	q := url.Values{}
-	set := func(name, value string, given bool) {
-		if given {
-			q.Set(name, value)
-		}
-	}
-	set("n", strconv.Itoa(o.N), o.N != 0)
-	set("sloppy", "true", o.Sloppy)
-	set("timeout", o.Timeout.String(), o.Timeout != 0)
-	return q
+// reading is how w finds the context that it lacks.
+func (w Write) reading() Read {
+	return Read{N: w.N, R: w.R, Sloppy: w.Sloppy, Timeout: w.Timeout}
 }
 
-// readQuery is the part of o that concerns reads.
-func (o Options) readQuery() url.Values {
-	q := o.values()
-	if o.R != "" {
-		q.Set("r", o.R)
-	}
-	if o.Hedge != "" {
-		q.Set("hedge", o.Hedge)
-	}
-	return q
+func (r Read) query() url.Values {
+	q := query{}
+	q.common(r.N, r.Sloppy, r.Timeout)
+	q.set("r", r.R, r.R != "")
+	q.set("hedge", r.Hedge, r.Hedge != "")
+	return url.Values(q)
 }
 
-// query is the part of w that concerns writes.
 func (w Write) query() url.Values {
-	q := w.values()
-	if w.W != "" {
-		q.Set("w", w.W)
+	q := query{}
+	q.common(w.N, w.Sloppy, w.Timeout)
+	q.set("w", w.W, w.W != "")
+	q.set("sync", strconv.FormatBool(w.Durability == Sync), w.Durability != "")
+	q.set("overwrite", "true", w.Overwrite)
+	return url.Values(q)
+}
+
+// query holds the parameters that are given.
+type query url.Values
+
+func (q query) set(name, value string, given bool) {
+	if given {
+		url.Values(q).Set(name, value)
 	}
-	if w.Durability != "" {
-		q.Set("sync", strconv.FormatBool(w.Durability == Sync))
-	}
-	if w.Overwrite {
-		q.Set("overwrite", "true")
-	}
-	return q
+}
+
+func (q query) common(n int, sloppy bool, timeout time.Duration) {
+	q.set("n", strconv.Itoa(n), n != 0)
+	q.set("sloppy", "true", sloppy)
+	q.set("timeout", timeout.String(), timeout != 0)
 }

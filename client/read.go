@@ -9,8 +9,8 @@ import (
 
 // Get returns the value of key, or all its siblings. A key without a value is
 // an error for which [IsNotFound] holds.
-func (c *Client) Get(ctx context.Context, key kv.Key, o Options) (Object, error) {
-	ans, err := c.do(ctx, read("get", http.MethodGet, key, o))
+func (c *Client) Get(ctx context.Context, key kv.Key, r Read) (Object, error) {
+	ans, err := c.do(ctx, read("get", http.MethodGet, key, r))
 	if err != nil {
 		return Object{}, err
 	}
@@ -19,16 +19,17 @@ func (c *Client) Get(ctx context.Context, key kv.Key, o Options) (Object, error)
 
 // Head returns what is known of key without its value. A key without a value is
 // an error for which [IsNotFound] holds.
-func (c *Client) Head(ctx context.Context, key kv.Key, o Options) (Summary, error) {
-	ans, err := c.do(ctx, read("head", http.MethodHead, key, o))
+func (c *Client) Head(ctx context.Context, key kv.Key, r Read) (Summary, error) {
+	ans, err := c.do(ctx, read("head", http.MethodHead, key, r))
 	if err != nil {
 		return Summary{}, err
 	}
 	return ans.summary(), nil
 }
 
-func read(op, method string, key kv.Key, o Options) request {
+func read(op, method string, key kv.Key, r Read) request {
 	header := http.Header{}
-	header.Set("Accept", typeJSON) // of a list of siblings; a single value comes as it is
-	return request{op: op, method: method, key: key, query: o.readQuery(), header: header, deadline: o.deadline()}
+	setHeader(header, "Accept", typeJSON) // of a list of siblings; a single value comes as it is
+	setHeader(header, headerContext, r.Context)
+	return request{op: op, method: method, key: key, query: r.query(), header: header, deadline: deadline(r.Timeout)}
 }

@@ -67,7 +67,7 @@ func TestTargetOnTheWire(t *testing.T) {
 		"..", ".", "a//b", "/", "//", "../../cluster", "\x00", "a\r\nb", "\xff/é", "?n=1", "#", "%2e%2e", strings.Repeat("/", 2048),
 	}
 	for _, name := range names {
-		if _, err := c.Get(t.Context(), kv.Key{Bucket: "b", Name: name}, Options{N: 3}); err != nil {
+		if _, err := c.Get(t.Context(), kv.Key{Bucket: "b", Name: name}, Read{N: 3}); err != nil {
 			t.Fatalf("get %q: %v", name, err)
 		}
 		if want := "/kv/b/" + escape(name) + "?n=3"; got != want {
@@ -105,7 +105,7 @@ func TestUnsendable(t *testing.T) {
 		}
 	}
 	for _, key := range []kv.Key{{}, {Bucket: "b"}, {Bucket: "a b", Name: "k"}, {Bucket: "b", Name: strings.Repeat("k", 3000)}} {
-		if _, err := c.Get(t.Context(), key, Options{}); err == nil {
+		if _, err := c.Get(t.Context(), key, Read{}); err == nil {
 			t.Errorf("key %v was accepted", key)
 		}
 	}

@@ -27,11 +27,11 @@ func TestRealFailures(t *testing.T) {
 
 	gone := refused(t)
 	c := open(t, Config{}, gone, cut.URL, hangup.URL, good.URL)
-	o, err := c.Get(t.Context(), key, Options{})
+	o, err := c.Get(t.Context(), key, Read{})
 	if err != nil || string(o.Siblings[0].Data) != "whole" || served.Load() != 1 {
 		t.Fatalf("got %+v, %v", o, err)
 	}
-	if _, err := open(t, Config{Attempts: 2}, gone).Get(t.Context(), key, Options{}); !unsent(err) {
+	if _, err := open(t, Config{Attempts: 2}, gone).Get(t.Context(), key, Read{}); !unsent(err) {
 		t.Errorf("%v is not told as a refused connection", err)
 	}
 }

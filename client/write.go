@@ -52,7 +52,7 @@ func (c *Client) Delete(ctx context.Context, key kv.Key, w Write) (Written, erro
 func (c *Client) Update(ctx context.Context, key kv.Key, change func(Object) (Value, error), w Write) (Written, error) {
 	w.Blind, w.Overwrite = false, false
 	for round := 1; ; round++ {
-		o, err := c.Get(ctx, key, w.Options)
+		o, err := c.Get(ctx, key, w.reading())
 		if err != nil && !IsNotFound(err) {
 			return Written{}, err
 		}
@@ -80,7 +80,7 @@ func (c *Client) withContext(ctx context.Context, key kv.Key, w Write) (Write, e
 	if w.Context != "" || w.Blind || w.Overwrite {
 		return w, nil
 	}
-	s, err := c.Head(ctx, key, w.Options)
+	s, err := c.Head(ctx, key, w.reading())
 	w.Context = s.Context
 	if err != nil {
 		w.Context = contextOf(err)
@@ -101,7 +101,7 @@ func (c *Client) write(op, method string, key kv.Key, w Write) request {
 	setHeader(header, "If-None-Match", w.IfNoneMatch)
 	return request{
 		op: op, method: method, key: key, query: w.query(), header: header,
-		deadline: w.deadline(), write: w.WriteID,
+		deadline: deadline(w.Timeout), write: w.WriteID,
 	}
 }
 
