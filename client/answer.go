@@ -45,9 +45,6 @@ type Object struct {
 	// Siblings is the value, or several if their writers had not seen one
 	// another. It is empty only where [Client.Update] shows a key without value.
 	Siblings []Sibling
-	// Deleted says that besides Siblings there is a delete that none of them
-	// has seen.
-	Deleted bool
 	// Context stands for what this read has seen, for a write that replaces it.
 	Context string
 	ETag    string
@@ -156,12 +153,10 @@ func (a answer) object() (Object, error) {
 	}
 	var list struct {
 		Siblings []siblingJSON `json:"siblings"`
-		Deleted  bool          `json:"deleted"`
 	}
 	if err := json.Unmarshal(a.body, &list); err != nil {
 		return Object{}, fmt.Errorf("read the list of siblings: %w", err)
 	}
-	o.Deleted = list.Deleted
 	for _, s := range list.Siblings {
 		o.Siblings = append(o.Siblings, Sibling{
 			Value: Value{Data: s.Value, ContentType: s.ContentType, Meta: s.Meta},

@@ -15,7 +15,7 @@ import (
 const listOfTwo = `{"siblings":[
 	{"dot":"a.1","content_type":"text/plain","meta":{"author":"ann"},"value":"bWlsaw==",
 		"checksum":"xxh64:0011223344556677","modified":"2026-11-21T10:00:00Z"},
-	{"dot":"b.1","value":"","checksum":"xxh64:ef46db3751d8e999"}],"deleted":true}`
+	{"dot":"b.1","value":"","checksum":"xxh64:ef46db3751d8e999"}]}`
 
 func TestGet(t *testing.T) {
 	tests := []struct {
@@ -39,7 +39,7 @@ func TestGet(t *testing.T) {
 			Object{Siblings: []Sibling{{Value: Value{Data: []byte{}, Meta: map[string]string{"author": "ann"}}}}},
 		},
 		{
-			"siblings and a delete",
+			"siblings",
 			step{status: 300, body: listOfTwo, header: "X-Starling-Context: c2"},
 			Object{
 				Siblings: []Sibling{
@@ -49,7 +49,7 @@ func TestGet(t *testing.T) {
 					},
 					{Value: Value{Data: []byte{}}, Dot: "b.1", Checksum: "xxh64:ef46db3751d8e999"},
 				},
-				Deleted: true, Context: "c2",
+				Context: "c2",
 			},
 		},
 	}

@@ -40,9 +40,11 @@ type Write struct {
 	// Durability says what a replica has done when it acknowledges.
 	Durability Durability
 	// Context is what the write replaces, from an earlier answer for this key.
-	// Without one, the client reads the key's context first, from R replicas.
+	// Without one, the client reads the key's context first.
 	Context string
-	R       string
+	// R is how many replicas answer that read, and the one that judges IfMatch
+	// and IfNoneMatch.
+	R string
 	// Blind writes without a context: the value becomes a sibling of what is
 	// there. A cluster refuses a blind delete.
 	Blind bool
@@ -96,6 +98,7 @@ func (w Write) query() url.Values {
 	q := query{}
 	q.common(w.N, w.Sloppy, w.Timeout)
 	q.set("w", w.W, w.W != "")
+	q.set("r", w.R, w.R != "")
 	q.set("sync", strconv.FormatBool(w.Durability == Sync), w.Durability != "")
 	q.set("overwrite", "true", w.Overwrite)
 	return url.Values(q)
