@@ -3,6 +3,7 @@ package kv
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/starling-kv/starling/internal/wire"
 	"github.com/starling-kv/starling/vclock"
@@ -130,18 +131,20 @@ func readIDs(rd *wire.Reader, clock vclock.Clock) []IssuedID {
 		return nil
 	}
 	ids := make([]IssuedID, 0, n)
+	dots := make([]vclock.Dot, 0, n) // one slice for all: most ids have one dot
 	for i := 0; i < n && rd.Err() == nil; i++ {
-		id := IssuedID{ID: readWriteID(rd), Dots: make([]vclock.Dot, rd.Count(9, maxAttempts))}
-		for j := range id.Dots {
-			id.Dots[j] = vclock.ReadDot(rd)
-			if !clock.Covers(id.Dots[j]) || j > 0 && id.Dots[j-1].Compare(id.Dots[j]) >= 0 {
+		id, first := readWriteID(rd), len(dots)
+		for range rd.Count(9, maxAttempts) {
+			d := vclock.ReadDot(rd)
+			if !clock.Covers(d) || len(dots) > first && dots[len(dots)-1].Compare(d) >= 0 {
 				rd.Fail(wire.ErrBadValue)
 			}
+			dots = append(dots, d)
 		}
-		if len(id.Dots) == 0 || i > 0 && ids[i-1].ID.Compare(id.ID) >= 0 {
+		if len(dots) == first || i > 0 && ids[i-1].ID.Compare(id) >= 0 {
 			rd.Fail(wire.ErrBadValue)
 		}
-		ids = append(ids, id)
+		ids = append(ids, IssuedID{ID: id, Dots: slices.Clip(dots[first:])})
 	}
 	return ids
 }

@@ -34,7 +34,7 @@ type Sibling struct {
 	Expires     int64   // Unix milliseconds, stamped with the dot; 0: never
 	WriteID     WriteID // zero when the client gave none
 	ContentType string
-	Meta        []Meta // sorted by name
+	Meta        []Meta // sorted by name, no name twice
 	Length      uint64 // of the value, in bytes
 	Checksum    uint64 // xxhash64 of the value
 	External    bool   // the value is stored by its dot, not in Inline
@@ -90,6 +90,13 @@ func (r Record) Absent() bool { return len(r.Clock) == 0 }
 // Merge returns what a replica knows that has heard of both r and o, with r's
 // Mine. It is commutative (Mine apart), associative and idempotent.
 func (r Record) Merge(o Record) Record {
+	switch { // most merges are of replicas that differ little or not at all
+	case r.Covers(o):
+		return r
+	case o.Covers(r):
+		o.Mine = r.Mine
+		return o
+	}
 	out := Record{Set: r.Set.Merge(o.Set), NMax: max(r.NMax, o.NMax), Mine: r.Mine}
 	out.IDs, out.IDFloor = mergeIDs(r, o)
 	return out.settle()
@@ -105,7 +112,7 @@ func (r Record) Covers(o Record) bool {
 	if slices.ContainsFunc(r.Live, func(v Version) bool { return o.Replaced(v.Dot) }) {
 		return false
 	}
-	return !slices.ContainsFunc(o.IDs, func(i IssuedID) bool { return !r.remembers(i) })
+	return r.remembers(o.IDs)
 }
 
 // Reused reports that o, which came from elsewhere, has seen events of the
@@ -116,8 +123,12 @@ func (r Record) Reused(o Record, boot uint64) bool {
 }
 
 // Put returns r after a write of s whose author had seen the clock seen. The
-// actor is r.Mine's if it is of this boot; otherwise a new one is minted and
-// becomes r.Mine. Ids issued before forget are dropped from memory.
+// actor is r.Mine's if it is of this boot; otherwise a new one is minted, never
+// zero, and becomes r.Mine. Ids issued before forget are dropped from memory.
+//
+// All attempts at one write carry the clock that the first had seen. One that
+// had seen an earlier attempt would replace it, which hides both: where
+// [Record.Attempts] knows of one, there is nothing to put.
 func (r Record) Put(s Sibling, seen vclock.Clock, boot uint64, mint func() vclock.Actor, forget time.Time) (Record, vclock.Dot) {
 	out := r
 	if out.Mine.Actor == 0 || out.Mine.Boot != boot {
@@ -228,13 +239,25 @@ func (r Record) forget(t time.Time) Record {
 	return r.remember(keep)
 }
 
-// remembers reports whether r knows all that i says, or has forgotten it.
-func (r Record) remembers(i IssuedID) bool {
-	if i.ID.Compare(r.IDFloor) <= 0 {
-		return true
+// remembers reports whether r knows all that ids say, or has forgotten it.
+func (r Record) remembers(ids []IssuedID) bool {
+	known := r.IDs
+	for _, i := range ids {
+		if i.ID.Compare(r.IDFloor) <= 0 {
+			continue
+		}
+		for len(known) > 0 && known[0].ID.Compare(i.ID) < 0 {
+			known = known[1:]
+		}
+		if len(known) == 0 || known[0].ID != i.ID || !containsAll(known[0].Dots, i.Dots) {
+			return false
+		}
 	}
-	known := r.Attempts(i.ID)
-	return !slices.ContainsFunc(i.Dots, func(d vclock.Dot) bool { return !slices.Contains(known, d) })
+	return true
+}
+
+func containsAll(all, some []vclock.Dot) bool {
+	return !slices.ContainsFunc(some, func(d vclock.Dot) bool { return !slices.Contains(all, d) })
 }
 
 // mergeIDs unites what both records remember above the later floor.
@@ -266,6 +289,12 @@ func mergeIDs(r, o Record) ([]IssuedID, WriteID) {
 }
 
 func uniteDots(a, b []vclock.Dot) []vclock.Dot {
+	switch {
+	case containsAll(a, b):
+		return a
+	case containsAll(b, a):
+		return b
+	}
 	out := slices.Concat(a, b)
 	slices.SortFunc(out, vclock.Dot.Compare)
 	return slices.Compact(out)

@@ -30,10 +30,11 @@ func NewWriteID(now time.Time, random func() uint64) WriteID {
 // ParseWriteID reads the usual text form of a UUID.
 func ParseWriteID(s string) (WriteID, error) {
 	var id WriteID
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+	digits := strings.ReplaceAll(s, "-", "")
+	if len(s) != 36 || len(digits) != 32 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return WriteID{}, fmt.Errorf("%w, not %q", ErrWriteID, s)
 	}
-	if _, err := hex.Decode(id[:], []byte(strings.ReplaceAll(s, "-", ""))); err != nil {
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
 		return WriteID{}, fmt.Errorf("%w, not %q", ErrWriteID, s)
 	}
 	if id[6]>>4 != 7 || id[8]>>6 != 2 {
