@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/starling-kv/starling/coordinator"
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/node/api"
+	"github.com/starling-kv/starling/node/membership"
+	"github.com/starling-kv/starling/node/storage"
+	"github.com/starling-kv/starling/ring"
+)
+
+// inspector shows what the node is, knows and holds. It implements
+// [api.Inspector].
+type inspector struct{ *Node }
+
+// Cluster implements [api.Inspector].
+func (i inspector) Cluster() api.Cluster {
+	view := i.views.Current()
+	out := api.Cluster{Node: i.cfg.Name, View: fmt.Sprintf("%016x", view.Digest())}
+	if id, ok := i.views.Cluster(); ok {
+		out.ID = id.String()
+	}
+	nodes := make(map[kv.NodeID]*api.Node)
+	for _, p := range i.gossip.Peers() {
+		nodes[p.ID] = &api.Node{
+			Name: p.Name, ID: p.ID, Zone: p.Zone, ClientAddr: strings.TrimPrefix(p.ClientURL, "http://"),
+			PeerAddr: p.PeerAddress, Alive: p.State == membership.Alive, Incarnation: p.Incarnation,
+		}
+	}
+	if own, ok := nodes[i.id]; ok {
+		own.AdminAddr = i.listeners.admin.Addr().String()
+	}
+	if active := view.Active(); len(active) > 0 {
+		out.Layout = i.layout(active[0], nodes)
+	}
+	for _, n := range nodes {
+		out.Nodes = append(out.Nodes, *n)
+	}
+	slices.SortFunc(out.Nodes, func(a, b api.Node) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// layout describes l and enters its members, and what each owns, into nodes.
+func (i inspector) layout(l *ring.Layout, nodes map[kv.NodeID]*api.Node) *api.Layout {
+	names := make(map[kv.NodeID]string)
+	for _, m := range l.Members() {
+		names[m.ID] = m.Name
+		if nodes[m.ID] == nil {
+			nodes[m.ID] = &api.Node{Name: m.Name, ID: m.ID, PeerAddr: m.Address}
+		}
+		nodes[m.ID].Member, nodes[m.ID].Zone = true, m.Zone
+	}
+	out := &api.Layout{Version: l.Version(), Hash: l.Hash().String(), Partitions: make([][]string, l.Partitions())}
+	for p := range out.Partitions {
+		for at, id := range l.Owners(ring.Partition(p)) { //nolint:gosec // within the number of partitions
+			out.Partitions[p] = append(out.Partitions[p], names[id])
+			if at < i.cfg.Defaults.N {
+				nodes[id].Partitions++
+			}
+		}
+	}
+	return out
+}
+
+// Checks implements [api.Inspector].
+func (i inspector) Checks() []api.Check {
+	joined, why := i.gossip.Ready()
+	stats := i.store.Stats()
+	reach := 0
+	view := i.views.Current()
+	var members []ring.Member
+	if active := view.Active(); len(active) > 0 {
+		members = active[0].Members()
+	}
+	for _, m := range members {
+		if m.ID == i.id || i.gossip.Alive(m.ID) {
+			reach++
+		}
+	}
+	return []api.Check{
+		{Name: "layout", OK: joined, Detail: why},
+		{
+			Name: "storage", OK: stats.State == storage.StateOK,
+			Detail: fmt.Sprintf("%v, %d bytes free", stats.State, stats.Free),
+		},
+		{
+			Name: "members", OK: len(members) > 0 && reach > len(members)/2,
+			Detail: fmt.Sprintf("%d of %d seem alive", reach, len(members)),
+		},
+	}
+}
+
+// Replica implements [api.Inspector].
+func (i inspector) Replica(_ context.Context, key kv.Key, values bool) ([]api.Held, error) {
+	own, hints, err := i.replica.Holds(key)
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Held
+	add := func(target kv.NodeID, r kv.Record) error {
+		h := i.held(kv.Slot{Target: target, Partition: uint16(i.partition(key)), Key: key}, r)
+		if values {
+			for _, v := range r.Live {
+				b, err := i.replica.ValueOf(key, target, v)
+				if err != nil {
+					return err
+				}
+				h.Values = append(h.Values, b)
+			}
+		}
+		out = append(out, h)
+		return nil
+	}
+	if !own.Absent() {
+		if err := add(0, own); err != nil {
+			return nil, err
+		}
+	}
+	for target, r := range hints {
+		if err := add(target, r); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Held) int { return strings.Compare(a.Target, b.Target) })
+	return out, nil
+}
+
+// Partition implements [api.Inspector].
+func (i inspector) Partition(ctx context.Context, partition int, hints bool, fn func(api.Held) error) error {
+	p := uint16(partition) //nolint:gosec // checked by the caller against the layout
+	emit := func(slot kv.Slot, r kv.Record) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(i.held(slot, r))
+	}
+	if !hints {
+		return i.store.ScanPartition(p, func(key kv.Key, r kv.Record) error { return emit(kv.Slot{Partition: p, Key: key}, r) })
+	}
+	for _, l := range i.views.Current().Active() {
+		for _, m := range l.Members() {
+			err := i.store.ScanHints(m.ID, func(slot kv.Slot, r kv.Record) error {
+				if slot.Partition != p {
+					return nil
+				}
+				return emit(slot, r)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (i inspector) held(slot kv.Slot, r kv.Record) api.Held {
+	h := api.Held{Key: slot.Key, Partition: int(slot.Partition), Record: r}
+	if slot.Target != 0 {
+		h.Target = i.name(slot.Target)
+	}
+	return h
+}
+
+func (i inspector) name(id kv.NodeID) string {
+	for _, l := range i.views.Current().Active() {
+		if m, ok := l.Member(id); ok {
+			return m.Name
+		}
+	}
+	return id.String()
+}
+
+func (i inspector) partition(key kv.Key) ring.Partition {
+	if active := i.views.Current().Active(); len(active) > 0 {
+		return active[0].Partition(key.Hash())
+	}
+	return 0
+}
+
+// Explain implements [api.Inspector].
+func (i inspector) Explain(ctx context.Context, key kv.Key, n int) (api.Explanation, error) {
+	ex, err := i.coordinator.Explain(ctx, key, n, 0)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	out := api.Explanation{Partition: int(ex.Partition), N: ex.N}
+	for _, h := range ex.Holdings {
+		out.Owners = append(out.Owners, owner(h))
+	}
+	return out, nil
+}
+
+func owner(h coordinator.Holding) api.Owner {
+	return api.Owner{Node: h.Name, Alive: h.Alive, Record: h.Record, Err: h.Err}
+}
