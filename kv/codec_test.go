@@ -219,7 +219,9 @@ func TestDecodeRefuses(t *testing.T) {
 				r.Live[0].Value.Meta = append(r.Live[0].Value.Meta, Meta{Name: string(rune(n + 1))})
 			}
 		},
-		"id without dots":           func(r *Record) { r.IDs[0].Dots = nil },
+		"id without dots": func(r *Record) {
+			r.IDs = []IssuedID{{idOf(1), nil}, {idOf(2), []vclock.Dot{dot(1, 1), dot(2, 1)}}} // of bytes there are enough
+		},
 		"id with dots not in order": func(r *Record) { r.IDs[0].Dots = []vclock.Dot{dot(2, 1), dot(1, 1)} },
 		"id with one dot twice":     func(r *Record) { r.IDs[0].Dots = []vclock.Dot{dot(2, 1), dot(2, 1)} },
 		"id with a dot not covered": func(r *Record) { r.IDs[0].Dots = []vclock.Dot{dot(9, 1)} },
