@@ -13,7 +13,7 @@ import (
 )
 
 // BenchmarkCall makes calls of 116 bytes over loopback, client and server in
-// one process, as PEERS does; an op is one call there and back.
+// one process; an op is one call there and back.
 func BenchmarkCall(b *testing.B) {
 	for _, callers := range []int{1, 4, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
