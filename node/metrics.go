@@ -30,12 +30,12 @@ func (n *Node) registerMetrics() {
 	n.gauge("store_free_bytes", "Free space on the disk.", func() float64 { return float64(n.store.Stats().Free) })
 	n.gauge("store_state", "0 ok, 1 disk full, 2 failed.", func() float64 { return float64(n.store.Stats().State) })
 
-	n.counter("transport_calls_total", "Calls made of other nodes.", func() uint64 { return n.transport.Stats().Calls })
-	n.counter("transport_received_bytes_total", "Bytes received from other nodes.", func() uint64 { return n.transport.Stats().BytesIn })
-	n.counter("transport_sent_bytes_total", "Bytes sent to other nodes.", func() uint64 { return n.transport.Stats().BytesOut })
-	n.counter("transport_refused_total", "Calls and replies that found a queue full.", func() uint64 { return n.transport.Stats().Refused })
-	n.counter("transport_corrupt_frames_total", "Damaged frames, each of which ended its connection.", func() uint64 { return n.transport.Stats().CorruptFrames })
-	n.gauge("transport_connections", "Connections to other nodes.", func() float64 { return float64(n.transport.Stats().Connections) })
+	n.counter("transport_calls_total", "Calls made of other nodes.", func() uint64 { return n.tcp.Stats().Calls })
+	n.counter("transport_received_bytes_total", "Bytes received from other nodes.", func() uint64 { return n.tcp.Stats().BytesIn })
+	n.counter("transport_sent_bytes_total", "Bytes sent to other nodes.", func() uint64 { return n.tcp.Stats().BytesOut })
+	n.counter("transport_refused_total", "Calls and replies that found a queue full.", func() uint64 { return n.tcp.Stats().Refused })
+	n.counter("transport_corrupt_frames_total", "Damaged frames, each of which ended its connection.", func() uint64 { return n.tcp.Stats().CorruptFrames })
+	n.gauge("transport_connections", "Connections to other nodes.", func() float64 { return float64(n.tcp.Stats().Connections) })
 
 	n.counter("gossip_contacts_total", "Exchanges of states begun to find or teach nodes.", func() uint64 { return n.gossip.Stats().Contacts })
 	n.counter("gossip_contacts_failed_total", "Exchanges of states that failed.", func() uint64 { return n.gossip.Stats().ContactsFailed })

@@ -17,16 +17,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/api"
 	"github.com/starling-kv/starling/node/membership"
-	"github.com/starling-kv/starling/node/peer"
-	"github.com/starling-kv/starling/node/replica"
 	"github.com/starling-kv/starling/node/storage"
 	"github.com/starling-kv/starling/node/storage/badgerengine"
 	"github.com/starling-kv/starling/node/transport"
-	"github.com/starling-kv/starling/ring"
 	"github.com/starling-kv/starling/vclock"
 )
 
@@ -35,27 +31,23 @@ const drainTime = 5 * time.Second
 
 // Node is one running node.
 type Node struct {
+	*Core
+
 	cfg Config
 	log *zap.Logger
-	id  kv.NodeID
 
-	dir         *storage.Dir
-	store       *storage.Store
-	views       *membership.Views
-	gossip      *membership.Gossip
-	replica     *replica.Replica
-	transport   *transport.TCP
-	peers       *peer.Server
-	coordinator *coordinator.Coordinator
-	api         *api.Server
-	registry    *prometheus.Registry
-	keyring     atomic.Pointer[vclock.Keyring]
+	dir      *storage.Dir
+	gossip   *membership.Gossip
+	tcp      *transport.TCP
+	api      *api.Server
+	registry *prometheus.Registry
+	keyring  atomic.Pointer[vclock.Keyring]
 
 	listeners listeners
 	ends      []func() error // what Close does, the last first
 
-	stopping context.Context //nolint:containedctx // ends when Close begins
-	stop     context.CancelFunc
+	running  context.Context //nolint:containedctx // ends when Close begins
+	halt     context.CancelFunc
 	serving  sync.WaitGroup
 	failed   chan error // the first thing that ended by itself
 	closing  sync.Once
@@ -70,7 +62,7 @@ func Start(ctx context.Context, cfg Config, log *zap.Logger) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: log, registry: prometheus.NewRegistry(), failed: make(chan error, 4)}
-	n.stopping, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	n.running, n.halt = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.listen, n.openStore, n.join, n.connect, n.serve} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close())
@@ -98,7 +90,7 @@ func (n *Node) Wait() error {
 		return err
 	case err := <-n.gossip.Fatal():
 		return err
-	case <-n.stopping.Done():
+	case <-n.running.Done():
 		return nil
 	}
 }
@@ -107,7 +99,7 @@ func (n *Node) Wait() error {
 // way, leaves the gossip and closes the store. It may be called more than once.
 func (n *Node) Close() error {
 	n.closing.Do(func() {
-		n.stop()
+		n.halt()
 		for i := len(n.ends) - 1; i >= 0; i-- {
 			n.closeErr = errors.Join(n.closeErr, n.ends[i]())
 		}
@@ -131,7 +123,7 @@ func (n *Node) listen() error {
 		{"admin", n.cfg.Admin, &n.listeners.admin},
 		{"peer", n.cfg.Peer, &n.listeners.peer},
 	} {
-		ln, err := new(net.ListenConfig).Listen(n.stopping, "tcp", l.address)
+		ln, err := new(net.ListenConfig).Listen(n.running, "tcp", l.address)
 		if err != nil {
 			return fmt.Errorf("%s address %s: %w: stop what uses it, or choose another", l.what, l.address, err)
 		}
@@ -152,25 +144,22 @@ func (n *Node) openStore() (err error) {
 		return err
 	}
 	n.ending(n.dir.Close)
-	n.id = n.dir.Identity().Node
 	options := badgerengine.Options{Logger: n.log.Named("badger")}
+	low, high, err := n.watermarks(options.Reserve())
+	if err != nil {
+		return err
+	}
 	engine, err := badgerengine.Open(n.dir, options)
 	if err != nil {
 		return err
 	}
-	low, high, err := n.watermarks(options.Reserve())
-	if err != nil {
-		return errors.Join(err, engine.Close())
-	}
-	n.store, err = storage.Open(engine, storage.Options{
-		Random: random, Now: time.Now, Free: n.dir.Free, LowWater: low, HighWater: high,
-	})
-	if err != nil {
+	world := World{Engine: engine, Binder: binder{n.dir}, Now: time.Now, Random: random, Log: n.log}
+	so := storage.Options{Free: n.dir.Free, LowWater: low, HighWater: high}
+	if n.Core, err = OpenCore(n.dir.Identity().Node, world, so, n.cfg.Defaults, !n.cfg.Async); err != nil {
 		return err
 	}
-	n.ending(n.store.Close)
-	n.views, err = membership.OpenViews(n.facts(), binder{n.dir})
-	return err
+	n.ending(n.Core.Close)
+	return nil
 }
 
 func (n *Node) watermarks(reserve uint64) (low, high uint64, err error) {
@@ -181,8 +170,6 @@ func (n *Node) watermarks(reserve uint64) (low, high uint64, err error) {
 	low, high = storage.Watermarks(total, reserve)
 	return low, high, err
 }
-
-func (n *Node) facts() facts { return facts{store: n.store, ctx: n.stopping} }
 
 // join starts the gossip, which brings the layouts and says who is alive.
 func (n *Node) join() (err error) {
@@ -211,46 +198,18 @@ func (n *Node) advertisedGossip() string {
 	return net.JoinHostPort(n.cfg.AdvertiseHost, port)
 }
 
-// connect joins the replica, the coordinator and the other nodes to each other.
-func (n *Node) connect() (err error) {
-	n.replica = replica.New(n.id, n.store, n.views.Current, !n.cfg.Async, n.log.Named("replica"))
-	var early handler
-	n.transport, err = transport.NewTCP(transport.Options{
-		Listener: n.listeners.peer, Handler: &early, Secret: n.cfg.Secret,
-		Local: n.hello, Resolve: n.gossip.Resolve,
-		Rand: func() float64 { return float64(random()>>11) / (1 << 53) },
-		Log:  n.log.Named("transport"),
+// connect joins the core to the other nodes.
+func (n *Node) connect() error {
+	return n.Connect(n.gossip.Alive, func(h transport.Handler) (transport.Transport, error) {
+		t, err := transport.NewTCP(transport.Options{
+			Listener: n.listeners.peer, Handler: h, Secret: n.cfg.Secret,
+			Local: n.hello, Resolve: n.gossip.Resolve,
+			Rand: func() float64 { return float64(random()>>11) / (1 << 53) },
+			Log:  n.log.Named("transport"),
+		})
+		n.tcp = t
+		return t, err
 	})
-	if err != nil {
-		return err
-	}
-	n.coordinator = coordinator.New(coordinator.Config{
-		Self: n.id, Cluster: cluster{n}, Replicas: peer.NewClient(n.id, n.replica, n.transport), Local: n.replica,
-		Defaults: n.cfg.Defaults, Now: time.Now, Random: random, Log: n.log.Named("coordinator"),
-	})
-	n.peers = peer.NewServer(n.replica, n.coordinator, n.views.Learn)
-	early.serve(n.peers)
-	n.ending(func() error {
-		n.coordinator.Close()
-		err := n.transport.Close()
-		n.peers.Wait()
-		return err
-	})
-	return nil
-}
-
-// handler refuses what comes before the node can answer.
-type handler struct{ to atomic.Pointer[peer.Server] }
-
-func (h *handler) serve(s *peer.Server) { h.to.Store(s) }
-
-// Handle implements [transport.Handler].
-func (h *handler) Handle(ctx context.Context, req *transport.Request) {
-	if s := h.to.Load(); s != nil {
-		s.Handle(ctx, req)
-		return
-	}
-	req.Refuse("the node is starting")
 }
 
 // hello is what this node says of itself to another.
@@ -260,13 +219,6 @@ func (n *Node) hello() transport.Hello {
 		Cluster: id, Node: n.id, Name: n.cfg.Name, Incarnation: n.store.Starts(), View: n.views.Durable().Digest(),
 	}
 }
-
-// cluster is what the coordinator knows of the others.
-type cluster struct{ *Node }
-
-func (c cluster) View() ring.View         { return c.views.Current() }
-func (c cluster) Learn(v ring.View) error { return c.views.Learn(v) }
-func (c cluster) Alive(id kv.NodeID) bool { return c.gossip.Alive(id) }
 
 // serve answers clients and the operator.
 func (n *Node) serve() (err error) {
@@ -290,7 +242,7 @@ func (n *Node) serve() (err error) {
 
 // report keeps the error of a listener that ended by itself.
 func (n *Node) report(what string, err error) {
-	if err == nil || n.stopping.Err() != nil {
+	if err == nil || n.running.Err() != nil {
 		return
 	}
 	select {

@@ -23,6 +23,9 @@ const (
 	methodForward transport.Method = 4
 )
 
+// maxPooled is the largest request buffer that is kept for the next request.
+const maxPooled = 64 << 10
+
 // The first byte of a reply.
 const (
 	replyAnswer  = 0
@@ -117,7 +120,9 @@ func (c *Client) call(ctx context.Context, to kv.NodeID, m transport.Method, msg
 	buf := c.buffers.Get().(*[]byte) //nolint:forcetypeassert // the pool's New makes nothing else
 	*buf = msg.Append((*buf)[:0])
 	b, err := c.transport.Call(ctx, to, m, *buf)
-	c.buffers.Put(buf)
+	if cap(*buf) <= maxPooled {
+		c.buffers.Put(buf)
+	}
 	switch {
 	case err != nil && transport.NotRun(err):
 		return nil, coordinator.MarkNotRun(err)
