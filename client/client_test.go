@@ -81,8 +81,8 @@ func TestHead(t *testing.T) {
 	if want := (Summary{Siblings: 3}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("siblings: %+v, %v; want %+v", got, err, want)
 	}
-	if _, err = c.Head(t.Context(), key, Read{}); !IsNotFound(err) || contextOf(err) != "c" {
-		t.Errorf("no value: %v with context %q, want not_found with c", err, contextOf(err))
+	if _, err = c.Head(t.Context(), key, Read{}); !IsNotFound(err) || ContextOf(err) != "c" {
+		t.Errorf("no value: %v with context %q, want not_found with c", err, ContextOf(err))
 	}
 	if tr.asked[0].method != http.MethodHead {
 		t.Errorf("asked with %s", tr.asked[0].method)

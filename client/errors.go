@@ -63,8 +63,9 @@ func OutcomeOf(err error) kv.Outcome {
 	return kv.NotApplied
 }
 
-// contextOf returns the context that came with the answer within err.
-func contextOf(err error) string {
+// ContextOf returns the context that came with the answer within err: that of a
+// key without a value, for a write that takes its place.
+func ContextOf(err error) string {
 	if e := kvError(err); e != nil {
 		return e.Context
 	}

@@ -14,10 +14,10 @@ import (
 
 const upperHex = "0123456789ABCDEF"
 
-// escape percent-encodes a key's name for the path of a URL: all bytes but the
+// Escape percent-encodes a key's name for the path of a URL: all bytes but the
 // unreserved ones of RFC 3986 and '/'. Where a segment is empty, "." or "..", a
 // proxy might tidy it away, so that dots and slashes are encoded too.
-func escape(name string) string {
+func Escape(name string) string {
 	tame := !slices.ContainsFunc(strings.Split(name, "/"), func(s string) bool {
 		return s == "" || s == "." || s == ".."
 	})
@@ -42,7 +42,7 @@ func target(base *url.URL, key kv.Key, query string) *url.URL {
 	prefix := "/kv/" + key.Bucket + "/"
 	u := *base
 	u.Path = prefix + key.Name
-	u.RawPath = prefix + escape(key.Name)
+	u.RawPath = prefix + Escape(key.Name)
 	u.RawQuery = query
 	return &u
 }

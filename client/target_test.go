@@ -34,8 +34,8 @@ func TestEscape(t *testing.T) {
 		{"%2e%2e", "%252e%252e"},
 	}
 	for _, tt := range tests {
-		if got := escape(tt.name); got != tt.want {
-			t.Errorf("escape(%q) = %q, want %q", tt.name, got, tt.want)
+		if got := Escape(tt.name); got != tt.want {
+			t.Errorf("Escape(%q) = %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
@@ -44,20 +44,20 @@ func TestEscape(t *testing.T) {
 func TestEscapeIsFaithful(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := string(rapid.SliceOfN(rapid.OneOf(rapid.Byte(), rapid.SampledFrom([]byte("./%"))), 1, 64).Draw(t, "name"))
-		got := escape(name)
+		got := Escape(name)
 		back, err := url.PathUnescape(got)
 		if err != nil || back != name {
-			t.Fatalf("escape(%q) = %q, which reads as %q, %v", name, got, back, err)
+			t.Fatalf("Escape(%q) = %q, which reads as %q, %v", name, got, back, err)
 		}
 		for segment := range strings.SplitSeq(got, "/") {
 			if segment == "" || segment == "." || segment == ".." {
-				t.Fatalf("escape(%q) = %q has the segment %q", name, got, segment)
+				t.Fatalf("Escape(%q) = %q has the segment %q", name, got, segment)
 			}
 		}
 	})
 }
 
-// What the server reads off the wire is what escape made, byte for byte.
+// What the server reads off the wire is what Escape made, byte for byte.
 func TestTargetOnTheWire(t *testing.T) {
 	var got string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.RequestURI }))
@@ -70,7 +70,7 @@ func TestTargetOnTheWire(t *testing.T) {
 		if _, err := c.Get(t.Context(), kv.Key{Bucket: "b", Name: name}, Read{N: 3}); err != nil {
 			t.Fatalf("get %q: %v", name, err)
 		}
-		if want := "/kv/b/" + escape(name) + "?n=3"; got != want {
+		if want := "/kv/b/" + Escape(name) + "?n=3"; got != want {
 			t.Errorf("get %q asked for %q, want %q", name, got, want)
 		}
 	}

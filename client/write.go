@@ -58,7 +58,7 @@ func (c *Client) Update(ctx context.Context, key kv.Key, change func(Object) (Va
 		}
 		w.Context, w.IfMatch, w.IfNoneMatch = o.Context, o.ETag, ""
 		if err != nil {
-			w.Context, w.IfMatch, w.IfNoneMatch = contextOf(err), "", "*"
+			w.Context, w.IfMatch, w.IfNoneMatch = ContextOf(err), "", "*"
 		}
 		v, err := change(o)
 		if err != nil {
@@ -83,7 +83,7 @@ func (c *Client) withContext(ctx context.Context, key kv.Key, w Write) (Write, e
 	s, err := c.Head(ctx, key, w.reading())
 	w.Context = s.Context
 	if err != nil {
-		w.Context = contextOf(err)
+		w.Context = ContextOf(err)
 		err = fmt.Errorf("read the context first: %w", err)
 	}
 	return w, err
