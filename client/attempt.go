@@ -57,7 +57,7 @@ func (c *Client) do(ctx context.Context, req request) (answer, error) {
 	}
 	run := course{tried: map[*endpoint]int{}}
 	for {
-		e, wait := c.pool.pick(c.Now(), run.tried)
+		e, wait := c.pool.pick(c.cfg.Now(), run.tried)
 		if err := c.sleep(ctx, max(wait, c.backoff(run))); err != nil {
 			return answer{}, run.failure(req, run.abandoned(err))
 		}
@@ -66,10 +66,10 @@ func (c *Client) do(ctx context.Context, req request) (answer, error) {
 			return ans, nil
 		}
 		run.note(req, e, ans.status, err)
-		if ctx.Err() != nil || run.attempts >= c.Attempts || !repeatable(req.isWrite(), ans.status, err) {
+		if ctx.Err() != nil || run.attempts >= c.cfg.Attempts || !repeatable(req.isWrite(), ans.status, err) {
 			return answer{}, run.failure(req, err)
 		}
-		c.OnRetry(err)
+		c.cfg.OnRetry(err)
 	}
 }
 
@@ -78,16 +78,16 @@ func (c *Client) attempt(ctx context.Context, e *endpoint, req request) (answer,
 	ans, err := c.exchange(ctx, e, req)
 	if err != nil {
 		if ctx.Err() == nil {
-			c.pool.failed(e, c.Now())
+			c.pool.failed(e, c.cfg.Now())
 		}
 		return answer{}, fmt.Errorf("%s: %w", e.base.Host, err)
 	}
 	failure := ans.failure()
 	if failure == nil {
-		c.pool.answered(e, c.Now(), 0)
+		c.pool.answered(e, c.cfg.Now(), 0)
 		return ans, nil
 	}
-	c.pool.answered(e, c.Now(), min(failure.RetryAfter, maxRetryAfter))
+	c.pool.answered(e, c.cfg.Now(), min(failure.RetryAfter, maxRetryAfter))
 	return ans, failure
 }
 
@@ -127,16 +127,16 @@ func (c *Client) roundTrip(ctx context.Context, u *url.URL, req request) (answer
 // backoff is the wait before the next attempt: none before the first, and none
 // when nobody was reached and the next endpoint is another.
 func (c *Client) backoff(run course) time.Duration {
-	if run.attempts == 0 || unsent(run.last) && c.pool.untried(c.Now(), run.tried) {
+	if run.attempts == 0 || unsent(run.last) && c.pool.untried(c.cfg.Now(), run.tried) {
 		return 0
 	}
 	wait := min(maxWait, firstWait<<min(run.attempts-1, 10))
-	return wait - time.Duration(c.Random()%uint64(wait/2))
+	return wait - time.Duration(c.cfg.Random()%uint64(wait/2))
 }
 
 // sleep waits, or returns at once if ctx would end first.
 func (c *Client) sleep(ctx context.Context, wait time.Duration) error {
-	if deadline, ok := ctx.Deadline(); ok && wait > 0 && deadline.Sub(c.Now()) < wait {
+	if deadline, ok := ctx.Deadline(); ok && wait > 0 && deadline.Sub(c.cfg.Now()) < wait {
 		return context.DeadlineExceeded
 	}
 	if wait <= 0 {

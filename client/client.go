@@ -31,8 +31,7 @@ const (
 
 // Client speaks to a cluster. It is safe for concurrent use.
 type Client struct {
-	Config
-
+	cfg  Config
 	pool *pool
 	http *http.Client
 }
@@ -53,7 +52,7 @@ func New(endpoints []string, c Config) (*Client, error) {
 	}
 	c = c.withDefaults()
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{Config: c, pool: p, http: &http.Client{Transport: c.Transport, CheckRedirect: stay}}, nil
+	return &Client{cfg: c, pool: p, http: &http.Client{Transport: c.Transport, CheckRedirect: stay}}, nil
 }
 
 // Close frees idle connections. Requests under way end by their own deadlines.

@@ -92,7 +92,7 @@ func (c *Client) withContext(ctx context.Context, key kv.Key, w Write) (Write, e
 // write makes a request of w, under the write id that stays with its attempts.
 func (c *Client) write(op, method string, key kv.Key, w Write) request {
 	if w.WriteID.IsZero() {
-		w.WriteID = kv.NewWriteID(c.Now(), c.Random)
+		w.WriteID = kv.NewWriteID(c.cfg.Now(), c.cfg.Random)
 	}
 	header := http.Header{}
 	setHeader(header, headerContext, w.Context)
