@@ -28,6 +28,8 @@ type intent struct {
 	collected kv.Record
 	// complete says that all n owners are in collected.
 	complete bool
+	// fresh says that no earlier attempt can have run.
+	fresh bool
 }
 
 // assignment is what a write made of the local record.
@@ -47,7 +49,7 @@ func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now
 	if dots := base.Attempts(in.WriteID); len(dots) > 0 && !in.WriteID.IsZero() {
 		return repeat(in, base, dots[0])
 	}
-	if err := checkIssued(in.WriteID, now); err != nil {
+	if err := in.checkID(base, now); err != nil {
 		return assignment{}, err
 	}
 	values, _ := base.Visible(now)
@@ -59,13 +61,14 @@ func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now
 	if err := checkObject(in.Key, base, next); err != nil {
 		return assignment{}, err
 	}
-	return assignment{record: next, dot: dot, token: tokenAfter(in.Token, next)}, nil
+	return assignment{record: next, dot: dot, token: in.tokenAfter(next, dot)}, nil
 }
 
 // supersedes is the clock of what the write replaces. A write whose condition
-// named the values that are there has seen them.
+// named the values that are there has seen them, and one whose condition was
+// that there is none replaces what is left of them. If-Match: * names nothing.
 func (in intent) supersedes(base kv.Record) vclock.Clock {
-	if in.Overwrite || in.Condition.IfMatch != nil || in.Condition.IfMatchAny || in.Condition.IfAbsent {
+	if in.Overwrite || in.Condition.IfMatch != nil || in.Condition.IfAbsent {
 		return in.Token.Seen.Merge(base.Clock)
 	}
 	return in.Token.Seen
@@ -89,7 +92,7 @@ func (in intent) judge(values []kv.Version) error {
 		return nil
 	}
 	e := &kv.Error{Code: kv.CodePrecondition, Message: failed + ": read the key again", Outcome: kv.NotApplied}
-	if !in.WriteID.IsZero() && !in.complete {
+	if !in.fresh && !in.complete {
 		// An owner that was not heard may hold an earlier attempt of this write.
 		e.Outcome = kv.Unknown
 	}
@@ -106,22 +109,42 @@ func repeat(in intent, base kv.Record, dot vclock.Dot) (assignment, error) {
 		}
 	}
 	base.NMax = max(base.NMax, uint8(in.n))
-	return assignment{record: base, dot: dot, token: tokenAfter(in.Token, base), repeated: true}, nil
+	return assignment{record: base, dot: dot, token: in.tokenAfter(base, dot), repeated: true}, nil
 }
 
 func sameWrite(in intent, s kv.Sibling) bool {
 	return (s.Kind == kv.KindTombstone) == in.Tombstone && s.Checksum == kv.Checksum(in.Value) && s.Length == uint64(len(in.Value))
 }
 
-func checkIssued(id kv.WriteID, now time.Time) error {
-	if id.IsZero() || now.Sub(id.Issued()) <= WriteIDWindow {
+// checkIssued refuses ids that are too old to be told from new writes, and ids
+// of the future, which would push honest ones out of the memory of records.
+// checkID refuses an id of which an earlier attempt may have been forgotten.
+func (in intent) checkID(base kv.Record, now time.Time) error {
+	switch age := now.Sub(in.WriteID.Issued()); {
+	case in.WriteID.IsZero():
 		return nil
+	case age > WriteIDWindow:
+		return &kv.Error{
+			Code: kv.CodeWriteIDExpired, Outcome: kv.NotApplied,
+			Message: fmt.Sprintf("the write id was issued more than %v ago, so this attempt cannot be told from a new write: "+
+				"read the key to see whether an earlier attempt was applied, then write under a new id", WriteIDWindow),
+		}
+	case age < -WriteIDWindow:
+		return &kv.Error{
+			Code: kv.CodeWriteIDExpired, Outcome: kv.NotApplied,
+			Message: fmt.Sprintf("the write id was issued %v in the future: set the clock of the client, then write under a new id",
+				(-age).Round(time.Second)),
+		}
+	case in.WriteID.Compare(base.IDFloor) <= 0 && !in.fresh:
+		// Here no other node may be asked: one that never heard of the earlier
+		// attempt would apply the write again.
+		return &kv.Error{
+			Code: kv.CodeWriteIDExpired, Outcome: kv.Unknown,
+			Message: fmt.Sprintf("more than %d writes with ids issued later have reached the key, so this attempt cannot be told "+
+				"from a new write: read the key to see whether an earlier attempt was applied, then write under a new id", kv.MaxIDs),
+		}
 	}
-	return &kv.Error{
-		Code: kv.CodeWriteIDExpired, Outcome: kv.NotApplied,
-		Message: fmt.Sprintf("the write id was issued more than %v ago, so this attempt cannot be told from a new write: "+
-			"read the key to see whether an earlier attempt was applied, then write under a new id", WriteIDWindow),
-	}
+	return nil
 }
 
 // checkObject refuses writes that pile up siblings; one that leaves fewer or as
@@ -144,13 +167,20 @@ func checkObject(key kv.Key, old, next kv.Record) error {
 }
 
 // tokenAfter is the token of an answer to a write: reads must reflect the whole
-// record, but the client has only seen its own value, unless that is all there is.
-func tokenAfter(sent vclock.Token, r kv.Record) vclock.Token {
-	t := vclock.Token{Seen: sent.Seen, Floor: r.Clock.Merge(sent.Floor)}
-	if len(r.Live) == 1 {
+// record, but the client has only seen its own value, unless there is no other.
+func (in intent) tokenAfter(r kv.Record, dot vclock.Dot) vclock.Token {
+	t := vclock.Token{Seen: in.Token.Seen, Floor: r.Clock.Merge(in.Token.Floor)}
+	// A tombstone holds nothing that could be lost.
+	if !slices.ContainsFunc(r.Live, func(v kv.Version) bool { return v.Value.Kind != kv.KindTombstone && !in.made(v, dot) }) {
 		t.Seen = r.Clock
 	}
 	return t
+}
+
+// made reports whether v is what the write was given dot for, or another attempt
+// at it.
+func (in intent) made(v kv.Version, dot vclock.Dot) bool {
+	return v.Dot == dot || !in.WriteID.IsZero() && v.Value.WriteID == in.WriteID
 }
 
 func sibling(in intent, base kv.Record, now time.Time) kv.Sibling {

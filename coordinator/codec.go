@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -117,6 +118,7 @@ func (r ForwardRequest) Append(dst []byte) []byte {
 	p := r.Put
 	dst = appendHead(dst, r.Fence, p.Key)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.StandInFor))
+	dst = wire.AppendBool(dst, r.Fresh)
 	dst = appendOptions(dst, p.Options)
 	dst = wire.AppendBool(dst, p.Tombstone)
 	dst = wire.AppendBool(dst, p.Overwrite)
@@ -139,6 +141,7 @@ func DecodeForwardRequest(b []byte) (ForwardRequest, error) {
 	p := &r.Put
 	r.Fence, p.Key = readHead(rd)
 	r.StandInFor = kv.NodeID(rd.Uint64())
+	r.Fresh = rd.Bool()
 	p.Options = readOptions(rd)
 	p.Tombstone, p.Overwrite = rd.Bool(), rd.Bool()
 	p.WriteID = readWriteID(rd)
@@ -147,6 +150,9 @@ func DecodeForwardRequest(b []byte) (ForwardRequest, error) {
 	p.ContentType = rd.String(maxTextBytes)
 	for range rd.Count(2, maxListItems) {
 		p.Meta = append(p.Meta, kv.Meta{Name: rd.String(maxTextBytes), Value: rd.String(maxTextBytes)})
+	}
+	if !sorted(p.Meta) {
+		rd.Fail(wire.ErrBadValue)
 	}
 	p.Value = rd.Bytes(maxValueBytes)
 	return r, closeMessage(rd, "forwarded write")
@@ -176,7 +182,7 @@ func DecodePutDone(b []byte) (PutDone, error) {
 const (
 	errorStale    = 1 // then the refusing node's view
 	errorNotOwner = 2
-	errorClient   = 3 // then a kv.Error as JSON
+	errorClient   = 3 // then the pause before a retry in ms, and a kv.Error as JSON
 	errorOther    = 4 // then a text
 	errorBlobs    = 5 // then the dots
 )
@@ -200,7 +206,8 @@ func AppendError(dst []byte, err error) []byte {
 	case errors.As(err, &client):
 		text, jsonErr := json.Marshal(client)
 		if jsonErr == nil {
-			return append(append(dst, errorClient), text...)
+			dst = binary.AppendUvarint(append(dst, errorClient), uint64(max(0, client.RetryAfter.Milliseconds())))
+			return append(dst, text...)
 		}
 	}
 	return append(append(dst, errorOther), err.Error()...)
@@ -229,14 +236,20 @@ func DecodeError(b []byte) error {
 		}
 		return MarkNotRun(missing)
 	case errorClient:
-		e := new(kv.Error)
-		if err := json.Unmarshal(rd.Rest(), e); err != nil {
-			return fmt.Errorf("undecodable error of a peer: %w", err)
-		}
-		return e
+		return decodeClientError(rd)
 	default:
 		return errors.New(string(rd.Rest()))
 	}
+}
+
+func decodeClientError(rd *wire.Reader) error {
+	pause := rd.Uvarint()
+	e := new(kv.Error)
+	if err := cmp.Or(rd.Err(), json.Unmarshal(rd.Rest(), e)); err != nil {
+		return fmt.Errorf("undecodable error of a peer: %w", err)
+	}
+	e.RetryAfter = time.Duration(min(pause, uint64(MaxTimeout/time.Millisecond))) * time.Millisecond
+	return e
 }
 
 func appendHead(dst []byte, f Fence, key kv.Key) []byte {
@@ -271,7 +284,7 @@ func readOptions(rd *wire.Reader) Options {
 	o := Options{N: int(rd.Byte()), R: readCount(rd), W: readCount(rd), Sloppy: rd.Bool(), Timeout: time.Duration(rd.Uvarint())}
 	o.Durability = readDurability(rd)
 	o.Hedge = Hedge(rd.Byte())
-	if o.Hedge > HedgeAll || o.Timeout < 0 || o.N > kv.MaxN {
+	if o.Hedge > HedgeAll || o.Timeout < 0 || o.N < 1 || o.N > kv.MaxN {
 		rd.Fail(wire.ErrBadValue)
 	}
 	return o
@@ -293,13 +306,54 @@ func readDurability(rd *wire.Reader) Durability {
 	return d
 }
 
+// The flags of a condition. A list of tags may be there and empty: no value
+// can meet it.
+const (
+	conditionIfMatch = 1 << iota
+	conditionIfMatchAny
+	conditionIfNoneMatch
+	conditionIfAbsent
+	conditionFlags = 1<<iota - 1
+)
+
+func (c Condition) flags() byte {
+	var f byte
+	set := func(bit byte, on bool) {
+		if on {
+			f |= bit
+		}
+	}
+	set(conditionIfMatch, c.IfMatch != nil)
+	set(conditionIfMatchAny, c.IfMatchAny)
+	set(conditionIfNoneMatch, c.IfNoneMatch != nil)
+	set(conditionIfAbsent, c.IfAbsent)
+	return f
+}
+
 func appendCondition(dst []byte, c Condition) []byte {
-	dst = appendTags(appendTags(dst, c.IfMatch), c.IfNoneMatch)
-	return wire.AppendBool(wire.AppendBool(dst, c.IfMatchAny), c.IfAbsent)
+	dst = append(dst, c.flags())
+	if c.IfMatch != nil {
+		dst = appendTags(dst, c.IfMatch)
+	}
+	if c.IfNoneMatch != nil {
+		dst = appendTags(dst, c.IfNoneMatch)
+	}
+	return dst
 }
 
 func readCondition(rd *wire.Reader) Condition {
-	return Condition{IfMatch: readTags(rd), IfNoneMatch: readTags(rd), IfMatchAny: rd.Bool(), IfAbsent: rd.Bool()}
+	f := rd.Byte()
+	if f > conditionFlags {
+		rd.Fail(wire.ErrBadValue)
+	}
+	c := Condition{IfMatchAny: f&conditionIfMatchAny != 0, IfAbsent: f&conditionIfAbsent != 0}
+	if f&conditionIfMatch != 0 {
+		c.IfMatch = readTags(rd)
+	}
+	if f&conditionIfNoneMatch != 0 {
+		c.IfNoneMatch = readTags(rd)
+	}
+	return c
 }
 
 func appendTags(dst []byte, tags []uint64) []byte {
@@ -311,7 +365,7 @@ func appendTags(dst []byte, tags []uint64) []byte {
 }
 
 func readTags(rd *wire.Reader) []uint64 {
-	var tags []uint64
+	tags := []uint64{}
 	for range rd.Count(8, maxListItems) {
 		tags = append(tags, rd.Uint64())
 	}

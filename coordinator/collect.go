@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
 )
 
 // reply is what one node answered to a fetch.
@@ -33,6 +34,7 @@ type query struct {
 	need   int
 	sloppy bool
 	hedge  Hedge
+	floor  vclock.Clock // worth waiting for more than need answers
 }
 
 // gathering is the driver of one read: it asks as many replicas as are needed,
@@ -44,20 +46,26 @@ type gathering struct {
 
 	ctx      context.Context
 	inbox    chan reply
+	asked    int
 	order    []kv.NodeID // owners still to be asked
 	standIns []kv.NodeID // nodes still to be asked in place of owners
+	waiting  []reply     // of stand-ins, not counted yet
 }
 
 // errAnswered is the cause with which calls are cancelled that nobody waits for.
 var errAnswered = errors.New("enough others answered")
 
-// collect gathers need counted answers in each active layout.
+// collect gathers need counted answers in each active layout, and more within
+// reason while they do not reach the floor.
 func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errAnswered)
 	g := &gathering{
-		Coordinator: c, query: q, ctx: ctx, order: c.readOrder(p, q.need), standIns: p.standIns(),
-		collection: collection{plan: p, tally: NewTally(q.need, p.groups())},
+		Coordinator: c, query: q, ctx: ctx, order: c.readOrder(p, q.need),
+		collection: collection{plan: p, tally: NewTally(q.need, p.groups)},
+	}
+	if q.sloppy {
+		g.standIns = p.standIns()
 	}
 	g.inbox = make(chan reply, len(g.order)+len(g.standIns))
 	c.hedges.earn(q.need)
@@ -76,33 +84,30 @@ func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection,
 // readOrder is self, then the fastest; those that seem dead come last.
 func (c *Coordinator) readOrder(p plan, need int) []kv.NodeID {
 	order := slices.DeleteFunc(p.owners(p.n), p.down)
-	c.latencies.order(order, need, func(id kv.NodeID) int {
-		switch {
-		case id == c.Self:
-			return 0
-		case c.Cluster.Alive(id):
-			return 1
-		}
-		return 2
-	})
+	c.latencies.order(order, need, c.class)
 	return order
+}
+
+// class puts this node first, and those that seem dead last.
+func (c *Coordinator) class(id kv.NodeID) int {
+	switch {
+	case id == c.Self:
+		return 0
+	case c.Cluster.Alive(id):
+		return 1
+	}
+	return 2
 }
 
 // enough is how many of the order must be asked for every group to have what
 // it needs, if all answer.
 func (g *gathering) enough() int {
-	for k := range g.order {
-		if !slices.ContainsFunc(g.tally.groups, func(group []kv.NodeID) bool {
-			asked := 0
-			for _, id := range g.order[:k] {
-				if slices.Contains(group, id) {
-					asked++
-				}
-			}
-			return asked < g.need
-		}) {
+	t := NewTally(g.need, g.plan.groups)
+	for k, id := range g.order {
+		if t.Reached() {
 			return k
 		}
+		t.Yes(id)
 	}
 	return len(g.order)
 }
@@ -119,18 +124,25 @@ func (g *gathering) hedgeDelay(k int) time.Duration {
 }
 
 func (g *gathering) gather(wait time.Duration) error {
-	for _, id := range g.plan.owners(g.plan.n) {
+	for _, id := range g.tally.Owners() {
 		if g.plan.down(id) {
 			g.tally.No(id, errTakenDown)
 			g.askStandIn(id)
 		}
 	}
-	hedge, rescue := time.NewTimer(wait), time.NewTimer(late(g.ctx, g.Now()))
+	patience := late(g.ctx)
+	hedge, rescue := time.NewTimer(wait), time.NewTimer(patience)
 	defer hedge.Stop()
 	defer rescue.Stop()
-	for !g.tally.Reached() {
-		if g.tally.Lost() && !g.pending() {
-			return g.unreached(kv.CodeQuorumUnreached, "too few owners answered")
+	for {
+		g.countStandIns()
+		switch reached := g.tally.Reached(); {
+		case reached && (g.merged.Clock.Dominates(g.floor) || g.allHeard()):
+			return nil
+		case reached:
+			g.askAll()
+		case g.tally.Lost() && (!g.sloppy || g.allHeard()):
+			return g.unreached()
 		}
 		select {
 		case r := <-g.inbox:
@@ -138,53 +150,103 @@ func (g *gathering) gather(wait time.Duration) error {
 				return err
 			}
 		case <-hedge.C:
-			if g.query.hedge == HedgeAuto && len(g.order) > 0 && g.hedges.spend() {
-				g.stats.hedges.Add(1)
-				g.askNext()
+			if g.query.hedge == HedgeAuto && len(g.order) > 0 {
+				g.hedgeNow()
 				hedge.Reset(wait)
 			}
 		case <-rescue.C:
-			g.stats.rescues.Add(1)
-			for len(g.order) > 0 {
-				g.askNext()
+			if g.tally.Reached() {
+				return nil
 			}
+			g.rescue()
+			rescue.Reset(patience)
 		case <-g.ctx.Done():
-			return g.unreached(kv.CodeTimeout, "too few owners answered in time")
+			switch {
+			case len(g.inbox) > 0: // what came in time counts
+			case g.tally.Reached():
+				return nil
+			default:
+				return g.unreached()
+			}
 		}
 	}
-	return nil
 }
 
-// pending reports whether a stand-in may still turn a lost count.
-func (g *gathering) pending() bool { return g.sloppy && g.asked() > len(g.replies) }
+// hedgeNow asks one owner more, if the budget has room.
+func (g *gathering) hedgeNow() {
+	if len(g.inbox) == 0 && g.hedges.spend() {
+		g.stats.hedges.Add(1)
+		g.askNext()
+	}
+}
 
-func (g *gathering) asked() int { return cap(g.inbox) - len(g.order) - len(g.standIns) }
+// rescue gives up waiting for those asked alone: it brings in all other owners,
+// and stand-ins for the silent ones.
+func (g *gathering) rescue() {
+	before := g.asked
+	g.askAll()
+	for _, id := range g.tally.Owners() {
+		if !g.tally.Answered(id) {
+			g.askStandIn(id)
+		}
+	}
+	g.stats.rescues.Add(uint64(g.asked - before))
+}
+
+// allHeard reports whether nobody is left to be asked or to answer.
+func (g *gathering) allHeard() bool { return len(g.order) == 0 && g.asked == len(g.replies) }
 
 // take counts an answer, or asks the next after an error.
 func (g *gathering) take(r reply) error {
 	g.replies = append(g.replies, r)
-	var stale *StaleView
-	switch {
-	case errors.As(r.err, &stale):
-		return stale
-	case r.err != nil:
-		g.tally.No(r.owner, r.err)
-		g.askNext()
-		g.askStandIn(r.owner)
+	if r.err != nil {
+		if stale := g.plan.newer(r.err); stale != nil {
+			return stale
+		}
+		g.lack(r.owner, r.err)
 		return nil
 	}
-	g.merged = g.merged.Merge(r.Record)
+	if !g.merged.Covers(r.Record) {
+		g.merged = g.merged.Merge(r.Record)
+	}
 	switch {
 	case r.from != r.owner:
-		g.tally.StandIn(r.owner, r.from)
+		g.takeStandIn(r)
 	case r.Standing:
 		g.tally.Yes(r.owner)
 	default:
 		// Its state is as true as any, but what it lacks proves nothing.
-		g.tally.No(r.owner, errNotStanding)
-		g.askNext()
+		g.lack(r.owner, errNotStanding)
 	}
 	return nil
+}
+
+// takeStandIn takes the answer of a stand-in. That it holds nothing does not
+// prove that there is nothing, so while nothing is known of the key, it does not
+// count, and what other stand-ins hold is asked for.
+func (g *gathering) takeStandIn(r reply) {
+	g.waiting = append(g.waiting, r)
+	if g.merged.Absent() {
+		g.askStandIn(r.owner)
+	}
+}
+
+// countStandIns counts what takeStandIn took, once something is known.
+func (g *gathering) countStandIns() {
+	if g.merged.Absent() {
+		return
+	}
+	for _, r := range g.waiting {
+		g.tally.StandIn(r.owner, r.from)
+	}
+	g.waiting = nil
+}
+
+// lack goes on without the owner.
+func (g *gathering) lack(owner kv.NodeID, reason error) {
+	g.tally.No(owner, reason)
+	g.askNext()
+	g.askStandIn(owner)
 }
 
 var (
@@ -202,9 +264,16 @@ func (g *gathering) askNext() {
 	g.ask(id, id)
 }
 
-// askStandIn asks another node in place of owner, if the request allows it.
+func (g *gathering) askAll() {
+	for len(g.order) > 0 {
+		g.askNext()
+	}
+}
+
+// askStandIn asks another node in place of owner, if the request allows it and
+// one is left.
 func (g *gathering) askStandIn(owner kv.NodeID) {
-	if !g.sloppy || len(g.standIns) == 0 {
+	if len(g.standIns) == 0 {
 		return
 	}
 	id := g.standIns[0]
@@ -213,12 +282,17 @@ func (g *gathering) askStandIn(owner kv.NodeID) {
 }
 
 func (g *gathering) ask(id, owner kv.NodeID) {
-	req := FetchRequest{Fence: g.plan.fence(), Key: g.key, StandIn: id != owner}
+	g.asked++
 	ok := g.spawn(func() {
-		start := g.Now()
-		got, err := g.Replicas.Fetch(g.ctx, id, req)
-		lost := errors.Is(context.Cause(g.ctx), errAnswered)
-		g.latencies.observe(id, g.Now().Sub(start), !lost)
+		begun := time.Now()
+		got, err := send(g.plan, func(f Fence) (FetchReply, error) {
+			return g.Replicas.Fetch(g.ctx, id, FetchRequest{Fence: f, Key: g.key, StandIn: id != owner})
+		})
+		took := time.Since(begun)
+		if err != nil && g.ctx.Err() == nil {
+			took = max(took, hedgeCap) // to fail fast is not to be fast
+		}
+		g.latencies.observe(id, took, err == nil)
 		g.inbox <- reply{from: id, owner: owner, FetchReply: got, err: err}
 	})
 	if !ok {
@@ -226,16 +300,24 @@ func (g *gathering) ask(id, owner kv.NodeID) {
 	}
 }
 
-func (g *gathering) unreached(code kv.Code, why string) error {
-	g.stats.unreached.Add(1)
+func (g *gathering) unreached() error {
 	acked, hinted, failed := g.plan.failures(g.tally)
 	return &kv.Error{
-		Code: code, N: g.plan.n, R: g.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
-		Message: fmt.Sprintf("%s: %d of %d needed, missing %s", why, len(acked)+len(hinted), g.need, names(failed)),
+		Code: unreachedCode(g.ctx), N: g.plan.n, R: g.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
+		Message: fmt.Sprintf("too few owners answered: %d of %d needed, missing %s", len(acked)+len(hinted), g.need, names(failed)),
 	}
 }
 
-// behind lists the nodes whose answers lack what others hold.
+// unreachedCode tells a count that ran out of owners from one that ran out of
+// time: at the deadline the calls still under way fail, too.
+func unreachedCode(ctx context.Context) kv.Code {
+	if deadline, ok := ctx.Deadline(); ctx.Err() != nil || ok && time.Until(deadline) <= 0 {
+		return kv.CodeTimeout
+	}
+	return kv.CodeQuorumUnreached
+}
+
+// behind lists the owners whose answers lack what others hold.
 func (col collection) behind() []kv.NodeID {
 	var ids []kv.NodeID
 	for _, r := range col.replies {
@@ -244,24 +326,4 @@ func (col collection) behind() []kv.NodeID {
 		}
 	}
 	return ids
-}
-
-// holders are the nodes that answered with v live, this node first.
-func (col collection) holders(v kv.Version, self kv.NodeID) []reply {
-	var list []reply
-	for _, r := range col.replies {
-		if r.err == nil && r.Record.Holds(v.Dot) {
-			list = append(list, r)
-		}
-	}
-	slices.SortStableFunc(list, func(a, b reply) int {
-		switch {
-		case a.from == self && b.from != self:
-			return -1
-		case b.from == self && a.from != self:
-			return 1
-		}
-		return 0
-	})
-	return list
 }

@@ -15,34 +15,54 @@ import (
 )
 
 // coordinate gives the write its dot at this node and carries the record to
-// the others. While standInFor is not zero, this node takes that owner's place.
-func (c *Coordinator) coordinate(ctx context.Context, pl plan, p Put, standInFor kv.NodeID) (PutDone, error) {
-	if !p.Sloppy {
-		if err := c.reachable(ctx, pl, p); err != nil {
+// the others. While req.StandInFor is not zero, this node takes that owner's
+// place.
+func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardRequest) (PutDone, error) {
+	if !req.Put.Sloppy {
+		if err := c.reachable(ctx, pl, req.Put); err != nil {
 			return PutDone{}, err
 		}
 	}
-	in := intent{Put: p, n: pl.n}
-	var known collection
-	if !p.Condition.IsZero() {
-		var err error
-		if known, err = c.collect(ctx, pl, query{key: p.Key, need: Quorum.Of(len(pl.groups()[0])), sloppy: p.Sloppy}); err != nil {
-			return PutDone{}, unapplied(err)
-		}
-		in.collected = known.merged
-		in.complete = len(known.replies) >= len(pl.owners(pl.n)) && !slices.ContainsFunc(known.replies, func(r reply) bool { return r.err != nil })
-	}
-	a, commit, err := c.assignLocally(ctx, pl, in, known, standInFor)
+	in := intent{Put: req.Put, n: pl.n, fresh: req.Fresh || req.Put.WriteID.IsZero()}
+	a, commit, err := c.assignIf(ctx, pl, in, req.StandInFor)
 	if err != nil {
 		return PutDone{}, err
 	}
 	if len(a.record.Live) >= SiblingsWarn {
 		c.stats.warned.Add(1)
 		c.Log.Warn("a key has many siblings; its writers should read before they write",
-			zap.Stringer("key", p.Key), zap.Int("siblings", len(a.record.Live)))
+			zap.Stringer("key", req.Put.Key), zap.Int("siblings", len(a.record.Live)))
 	}
-	s := &spreading{Coordinator: c, put: p, assignment: a, commit: commit, standInFor: standInFor}
+	s := &spreading{Coordinator: c, put: req.Put, assignment: a, commit: commit, standInFor: req.StandInFor}
 	return s.run(ctx, pl)
+}
+
+// assignIf gives the write its dot if its condition holds of what a quorum and
+// this node have.
+func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
+	if in.Condition.IsZero() {
+		return c.assignLocally(ctx, pl, in, collection{}, standInFor)
+	}
+	known, err := c.collect(ctx, pl, query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy})
+	if err != nil {
+		return assignment{}, nil, unapplied(err)
+	}
+	in.collected = known.merged
+	a, commit, err := c.assignLocally(ctx, pl, in, known, standInFor)
+	var e *kv.Error
+	if !errors.As(err, &e) || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
+		return a, commit, err
+	}
+	// Only all owners together can say that no earlier attempt was applied, and
+	// with it that this one was not.
+	asking, cancel := context.WithTimeout(ctx, late(ctx))
+	defer cancel()
+	all, allErr := c.collect(asking, pl, query{key: in.Key, need: pl.n, hedge: HedgeAll})
+	if allErr != nil {
+		return a, commit, err
+	}
+	in.collected, in.complete = all.merged, true
+	return c.assignLocally(ctx, pl, in, all, standInFor)
 }
 
 // unapplied marks the errors of the read that judges a condition: it precedes
@@ -70,25 +90,39 @@ func undecided(err error) error {
 // state is sent. Only refused connections count against an owner: one that is
 // merely silent may answer yet.
 func (c *Coordinator) reachable(ctx context.Context, pl plan, p Put) error {
-	t := NewTally(p.W.Of(p.N), pl.groups())
+	t := NewTally(p.W.Of(p.N), pl.groups)
 	t.Yes(c.Self)
-	owners := slices.DeleteFunc(t.Owners(), func(id kv.NodeID) bool { return id == c.Self })
-	type answer struct {
-		id  kv.NodeID
-		err error
-	}
-	inbox := make(chan answer, len(owners))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for _, id := range owners {
+	for _, id := range t.Owners() {
 		switch {
-		case t.Reached():
-			return nil
+		case id == c.Self:
 		case pl.down(id):
 			t.No(id, errTakenDown)
 		case c.Replicas.Connected(id):
 			t.Yes(id)
-		case !c.spawn(func() { inbox <- answer{id, c.Replicas.Reachable(ctx, id)} }):
+		}
+	}
+	if t.Reached() {
+		return nil
+	}
+	return c.connect(ctx, pl, p, t)
+}
+
+// connect waits until so many of the owners that t has not heard of can be
+// reached, or cannot.
+func (c *Coordinator) connect(ctx context.Context, pl plan, p Put, t *Tally) error {
+	type answer struct {
+		id  kv.NodeID
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	owners := t.Owners()
+	inbox := make(chan answer, len(owners))
+	for _, id := range owners {
+		if t.Answered(id) {
+			continue
+		}
+		if !c.spawn(func() { inbox <- answer{id, c.Replicas.Reachable(ctx, id)} }) {
 			inbox <- answer{id, errClosed}
 		}
 	}
@@ -101,17 +135,18 @@ func (c *Coordinator) reachable(ctx context.Context, pl plan, p Put) error {
 				t.Yes(a.id)
 			}
 		case <-ctx.Done():
-			return c.unreachable(pl, p, t, kv.CodeTimeout)
+			if len(inbox) == 0 {
+				return unreachable(pl, p, t, kv.CodeTimeout)
+			}
 		}
 	}
 	if t.Reached() {
 		return nil
 	}
-	return c.unreachable(pl, p, t, kv.CodeQuorumUnreached)
+	return unreachable(pl, p, t, unreachedCode(ctx))
 }
 
-func (c *Coordinator) unreachable(pl plan, p Put, t *Tally, code kv.Code) error {
-	c.stats.unreached.Add(1)
+func unreachable(pl plan, p Put, t *Tally, code kv.Code) error {
 	_, _, failed := pl.failures(t)
 	return &kv.Error{
 		Code: code, Outcome: kv.NotApplied, N: p.N, W: p.W.Of(p.N), Failed: failed, RetryAfter: time.Second,
@@ -181,7 +216,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 	commit := &commitment{done: make(chan struct{})}
 	err := c.Local.Assign(AssignRequest{
 		Slot:       kv.Slot{Target: standInFor, Partition: uint16(pl.partition), Key: in.Key},
-		Fence:      pl.digest,
+		Fence:      pl.view.Digest(),
 		Durability: in.Durability,
 		Decide: func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
 			if !state.CompareAndSwap(waiting, deciding) {
@@ -205,7 +240,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 	if err != nil {
 		return assignment{}, nil, undecided(err)
 	}
-	patience := time.NewTimer(late(ctx, c.Now()))
+	patience := time.NewTimer(late(ctx))
 	defer patience.Stop()
 	for {
 		select {

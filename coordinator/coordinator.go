@@ -118,9 +118,12 @@ func (c *Coordinator) Stats() Stats {
 	}
 }
 
-// resolve fills in defaults, so that what is forwarded means the same on nodes
-// with other defaults.
-func (c *Coordinator) resolve(o Options) (Options, error) {
+// resolve checks a request at the door and fills in defaults, so that what is
+// forwarded means the same on nodes with other defaults.
+func (c *Coordinator) resolve(key kv.Key, o Options) (Options, error) {
+	if err := key.Validate(); err != nil {
+		return o, badRequest("%v", err)
+	}
 	if o.N == 0 {
 		o.N = c.Defaults.N
 	}
@@ -147,31 +150,32 @@ func badRequest(format string, args ...any) *kv.Error {
 	return &kv.Error{Code: kv.CodeBadRequest, Outcome: kv.NotApplied, Message: fmt.Sprintf(format, args...)}
 }
 
-// late is when a request with that time left stops waiting for one node alone.
-func late(ctx context.Context, now time.Time) time.Duration {
+// late is when a request stops waiting for one node alone. Deadlines are told
+// by the clock of the runtime, not by Config.Now, which may be set or be wrong.
+func late(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return min(lateAfter, deadline.Sub(now)/4)
+		return min(lateAfter, time.Until(deadline)/4)
 	}
 	return lateAfter
 }
 
-// restarting runs try under the view of the moment, again while views differ.
+// restarting runs try under the view of the moment, again while replicas turn
+// out to know more.
 func (c *Coordinator) restarting(ctx context.Context, key kv.Key, n int, try func(plan) error) error {
-	var full []byte
 	for range maxRestarts {
-		v := c.Cluster.View()
-		p, err := newPlan(v, key, n)
+		if c.base.Err() != nil {
+			return errClosing
+		}
+		p, err := newPlan(c.Cluster.View(), key, n)
 		if err != nil {
 			return err
 		}
-		p.full = full
 		err = try(p)
 		var stale *StaleView
 		if !errors.As(err, &stale) {
 			return err
 		}
-		c.stats.restarts.Add(1)
-		if full, err = c.learn(stale); err != nil {
+		if err := c.learn(stale); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -184,13 +188,27 @@ func (c *Coordinator) restarting(ctx context.Context, key kv.Key, n int, try fun
 	}
 }
 
-// learn merges the view of a replica that refused, and returns the encoding of
-// the merged one, which teaches that replica what it lacked.
-func (c *Coordinator) learn(stale *StaleView) ([]byte, error) {
+var errClosing = &kv.Error{
+	Code: kv.CodeNotReady, Outcome: kv.NotApplied, RetryAfter: time.Second,
+	Message: "this node is shutting down: ask another",
+}
+
+// learn merges the view of a replica that refused because it knows more.
+func (c *Coordinator) learn(stale *StaleView) error {
+	c.stats.restarts.Add(1)
 	if err := c.Cluster.Learn(stale.View); err != nil {
-		return nil, &kv.Error{Code: kv.CodeInternal, Outcome: kv.NotApplied, Message: "learn a peer's layouts: " + err.Error()}
+		return &kv.Error{Code: kv.CodeInternal, Outcome: kv.NotApplied, Message: "learn a peer's layouts: " + err.Error()}
 	}
-	return c.Cluster.View().Append(nil), nil
+	return nil
+}
+
+// counted counts a request that did not reach its count, and returns its error.
+func (c *Coordinator) counted(err error) error {
+	var e *kv.Error
+	if errors.As(err, &e) && (e.Code == kv.CodeQuorumUnreached || e.Code == kv.CodeTimeout) {
+		c.stats.unreached.Add(1)
+	}
+	return err
 }
 
 func (c *Coordinator) mint() vclock.Actor {

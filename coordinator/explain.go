@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
@@ -31,7 +32,7 @@ type Explanation struct {
 // repairs nothing and counts nothing; nodes that do not answer within timeout
 // are reported so.
 func (c *Coordinator) Explain(ctx context.Context, key kv.Key, n int, timeout time.Duration) (Explanation, error) {
-	o, err := c.resolve(Options{N: n, Timeout: timeout})
+	o, err := c.resolve(key, Options{N: n, Timeout: timeout})
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -57,7 +58,7 @@ func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key) Explanati
 	for i, id := range list {
 		ex.Holdings[i] = Holding{Node: id, Name: p.name(id), Alive: id == c.Self || c.Cluster.Alive(id)}
 		// Those beyond the owners are asked for what they keep for others, too.
-		req := FetchRequest{Fence: p.fence(), Key: key, StandIn: !p.owns(id)}
+		req := FetchRequest{Fence: Fence{Digest: p.view.Digest()}, Key: key, StandIn: !p.owns(id)}
 		if !c.spawn(func() {
 			got, err := c.Replicas.Fetch(ctx, id, req)
 			inbox <- answer{i, got, err}
@@ -73,9 +74,10 @@ func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key) Explanati
 		merged = merged.Merge(a.Record)
 	}
 	ex.N = max(p.n, int(merged.NMax))
+	owners := p.owners(ex.N)
 	for i := range ex.Holdings {
 		h := &ex.Holdings[i]
-		h.Owner = i < ex.N
+		h.Owner = slices.Contains(owners, h.Node)
 		h.Behind = h.Owner && h.Err == nil && !h.Record.Covers(merged)
 	}
 	return ex

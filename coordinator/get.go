@@ -3,7 +3,6 @@ package coordinator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
@@ -15,7 +14,7 @@ import (
 // a key without a value is not an error.
 func (c *Coordinator) Get(ctx context.Context, g Get) (Got, error) {
 	var err error
-	if g.Options, err = c.resolve(g.Options); err != nil {
+	if g.Options, err = c.resolve(g.Key, g.Options); err != nil {
 		return Got{}, asRead(err)
 	}
 	ctx, cancel := c.within(ctx, g.Timeout)
@@ -28,7 +27,7 @@ func (c *Coordinator) Get(ctx context.Context, g Get) (Got, error) {
 		got, err = c.get(ctx, p, g)
 		return err
 	})
-	return got, asRead(err)
+	return got, c.counted(asRead(err))
 }
 
 // asRead takes the outcome out of an error: only writes have one.
@@ -43,30 +42,22 @@ func asRead(err error) error {
 }
 
 func (c *Coordinator) get(ctx context.Context, p plan, g Get) (Got, error) {
-	q := query{key: g.Key, need: g.R.Of(g.N), sloppy: g.Sloppy, hedge: g.Hedge}
+	q := query{key: g.Key, need: g.R.Of(g.N), sloppy: g.Sloppy, hedge: g.Hedge, floor: g.Floor}
 	for pause := 2 * time.Millisecond; ; pause *= 2 {
 		col, err := c.collect(ctx, p, q)
 		if err != nil {
 			return Got{}, err
 		}
-		if !col.merged.Clock.Dominates(g.Floor) {
-			// What the floor names may be on its way, or on owners not asked.
-			if err := c.pause(ctx, pause); err != nil {
-				return Got{}, stale(col, q)
-			}
-			q.hedge = HedgeAll
-			continue
-		}
 		got, err := c.answer(ctx, g, col)
-		if !errors.Is(err, errMoved) {
+		if !errors.Is(err, errAgain) || c.pause(ctx, pause) != nil {
 			return got, err
-		}
-		// A value was replaced between the fetch of the record and its own.
-		if c.pause(ctx, pause) != nil {
-			return Got{}, err
 		}
 	}
 }
+
+// errAgain marks errors that another look may mend: what is missing may be on
+// its way, or was replaced since.
+var errAgain = errors.New("read again")
 
 func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
@@ -79,16 +70,11 @@ func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func stale(col collection, q query) error {
-	acked, hinted, failed := col.plan.failures(col.tally)
-	return &kv.Error{
-		Code: kv.CodeStale, N: col.plan.n, R: q.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
-		Message: "the owners that answered are older than the context of the request: wait, or ask without the context",
-	}
-}
-
 // answer turns a collection into what the client is shown.
 func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, error) {
+	if !col.merged.Clock.Dominates(g.Floor) {
+		return Got{}, errors.Join(errAgain, stale(col))
+	}
 	values, deleted := col.merged.Visible(c.Now())
 	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock.Merge(g.Floor)}}
 	if len(values) > 0 {
@@ -112,33 +98,10 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 	return got, nil
 }
 
-// errMoved says that no node still holds a value that its record named.
-var errMoved = errors.New("value moved on")
-
-// external fetches the bytes of v from a node that answered with it. An older
-// value is never returned in its place.
-func (c *Coordinator) external(ctx context.Context, key kv.Key, col collection, v kv.Version) ([]byte, error) {
-	var reasons []kv.Failure
-	for _, h := range col.holders(v, c.Self) {
-		b, err := c.Replicas.Value(ctx, h.from, ValueRequest{
-			Fence: col.plan.fence(), Key: key, StandIn: h.from != h.owner,
-			Dot: v.Dot, Length: v.Value.Length, Checksum: v.Value.Checksum,
-		})
-		if err == nil && uint64(len(b)) == v.Value.Length && kv.Checksum(b) == v.Value.Checksum {
-			return b, nil
-		}
-		if err == nil {
-			err = errors.New("the value does not match its checksum")
-		}
-		var stale *StaleView
-		if errors.As(err, &stale) {
-			return nil, stale
-		}
-		reasons = append(reasons, kv.Failure{Node: col.plan.name(h.from), Reason: brief(err)})
+func stale(col collection) error {
+	acked, hinted, failed := col.plan.failures(col.tally)
+	return &kv.Error{
+		Code: kv.CodeStale, N: col.plan.n, R: col.tally.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
+		Message: "the owners that answered are older than the context of the request: wait, or ask without the context",
 	}
-	e := &kv.Error{
-		Code: kv.CodeQuorumUnreached, N: col.plan.n, R: col.tally.need, Failed: reasons, RetryAfter: time.Second,
-		Message: fmt.Sprintf("no owner could deliver the value of %d bytes: %s", v.Value.Length, names(reasons)),
-	}
-	return nil, errors.Join(errMoved, e)
 }

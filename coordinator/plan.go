@@ -2,8 +2,8 @@ package coordinator
 
 import (
 	"cmp"
+	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -13,11 +13,12 @@ import (
 
 // plan says who takes part in a request on one key under one view.
 type plan struct {
-	layouts   []*ring.Layout // active, the newest first; at least one
-	digest    uint64
-	full      []byte // the encoded view, once a replica showed another
+	view      ring.View
+	layouts   []*ring.Layout // the active ones, the newest first; at least one
 	partition ring.Partition
 	n         int
+	// groups are, for each layout, the owners that count: the first n.
+	groups [][]kv.NodeID
 }
 
 // newPlan places the key under the view.
@@ -29,25 +30,19 @@ func newPlan(v ring.View, key kv.Key, n int) (plan, error) {
 			Message: "this node knows no layout yet: it waits for the cluster to be bootstrapped, or to be joined to one",
 		}
 	}
-	return plan{layouts: layouts, digest: v.Digest(), partition: layouts[0].Partition(key.Hash()), n: n}, nil
-}
-
-// fence is what each message of the request carries.
-func (p plan) fence() Fence { return Fence{Digest: p.digest, Full: p.full} }
-
-// groups are, for each active layout, the owners that count: the first n.
-func (p plan) groups() [][]kv.NodeID {
-	groups := make([][]kv.NodeID, len(p.layouts))
-	for i, l := range p.layouts {
-		groups[i] = first(l.Owners(p.partition), p.n)
+	p := plan{view: v, layouts: layouts, partition: layouts[0].Partition(key.Hash()), n: n}
+	p.groups = make([][]kv.NodeID, len(layouts))
+	for i, l := range layouts {
+		p.groups[i] = first(l.Owners(p.partition), n)
 	}
-	return groups
+	return p, nil
 }
 
-// owners are the first k owners of every active layout, each once.
+// owners are the first k owners of every active layout, each once. The slice is
+// the caller's.
 func (p plan) owners(k int) []kv.NodeID {
-	var all []kv.NodeID
-	for _, l := range p.layouts {
+	all := slices.Clone(first(p.layouts[0].Owners(p.partition), k))
+	for _, l := range p.layouts[1:] {
 		for _, id := range first(l.Owners(p.partition), k) {
 			if !slices.Contains(all, id) {
 				all = append(all, id)
@@ -58,14 +53,15 @@ func (p plan) owners(k int) []kv.NodeID {
 }
 
 // owns reports whether id is an owner that counts.
-func (p plan) owns(id kv.NodeID) bool { return slices.Contains(p.owners(p.n), id) }
+func (p plan) owns(id kv.NodeID) bool {
+	return slices.ContainsFunc(p.groups, func(g []kv.NodeID) bool { return slices.Contains(g, id) })
+}
 
 // standIns are the nodes that may take the place of owners out of reach, in
 // the order of the newest layout's preference list beyond the owners.
 func (p plan) standIns() []kv.NodeID {
-	owners := p.owners(p.n)
 	return slices.DeleteFunc(slices.Clone(p.layouts[0].Owners(p.partition)), func(id kv.NodeID) bool {
-		return slices.Contains(owners, id)
+		return p.owns(id) || p.down(id)
 	})
 }
 
@@ -88,51 +84,79 @@ func (p plan) down(id kv.NodeID) bool {
 // members is how many nodes the newest layout has.
 func (p plan) members() int { return len(p.layouts[0].Members()) }
 
+// majority is how many answers are a quorum of the widest group, and with that,
+// since none is asked for more than it has, of every group.
+func (p plan) majority() int {
+	widest := 0
+	for _, g := range p.groups {
+		widest = max(widest, len(g))
+	}
+	return Quorum.Of(widest)
+}
+
 // check refuses what no cluster of this size can do, before anything is sent.
 func (p plan) check(what string, count int) error {
-	switch owners := len(p.groups()[0]); {
+	switch owners := len(p.groups[0]); {
+	case count < 1:
+		return badRequest("%s=%d: ask for at least one answer", what, count)
 	case count > p.n:
-		return &kv.Error{
-			Code: kv.CodeBadRequest, Outcome: kv.NotApplied,
-			Message: fmt.Sprintf("%s=%d asks for more answers than n=%d has replicas: lower %s or raise n", what, count, p.n, what),
-		}
+		return badRequest("%s=%d asks for more answers than n=%d has replicas: lower %s or raise n", what, count, p.n, what)
 	case count > owners:
-		return &kv.Error{
-			Code: kv.CodeBadRequest, Outcome: kv.NotApplied,
-			Message: fmt.Sprintf("%s=%d cannot be reached: n=%d has only %d owners in a cluster of %d members: "+
-				"lower %s to at most %d, or add nodes", what, count, p.n, owners, p.members(), what, owners),
-		}
+		return badRequest("%s=%d cannot be reached: n=%d has only %d owners in a cluster of %d members: "+
+			"lower %s to at most %d, or add nodes", what, count, p.n, owners, p.members(), what, owners)
 	}
 	return nil
 }
 
-// failures lists why owners did not count, by name.
+// send makes a call under the plan's view, and again with all of the view if
+// the node that was asked turns out to lack some of it: one that is behind, or
+// cannot learn, holds up nobody else.
+func send[R any](p plan, call func(Fence) (R, error)) (R, error) {
+	got, err := call(Fence{Digest: p.view.Digest()})
+	var stale *StaleView
+	if errors.As(err, &stale) && p.view.Contains(stale.View) {
+		got, err = call(Fence{Digest: p.view.Digest(), Full: p.view.Append(nil)})
+	}
+	return got, err
+}
+
+// newer returns the refusal of a node that knows layouts which the plan lacks,
+// nil for any other error: the request must learn them and begin again.
+func (p plan) newer(err error) *StaleView {
+	var stale *StaleView
+	if errors.As(err, &stale) && !p.view.Contains(stale.View) {
+		return stale
+	}
+	return nil
+}
+
+// failures lists who counted and why the others did not, by name.
 func (p plan) failures(t *Tally) (acked, hinted []string, failed []kv.Failure) {
-	answered := make(map[kv.NodeID]bool)
-	t.Each(func(owner, by kv.NodeID, yes bool, reason error) {
-		answered[owner] = true
-		switch {
-		case yes && by == 0:
-			acked = append(acked, p.name(owner))
-		case yes:
-			hinted = append(hinted, p.name(by)+" for "+p.name(owner))
-		default:
-			failed = append(failed, kv.Failure{Node: p.name(owner), Reason: brief(reason)})
-		}
-	})
 	for _, id := range t.Owners() {
-		if !answered[id] {
-			failed = append(failed, kv.Failure{Node: p.name(id), Reason: "no answer in time"})
+		switch v, answered := t.vote(id); {
+		case v.yes && v.by == 0:
+			acked = append(acked, p.name(id))
+		case v.yes:
+			hinted = append(hinted, p.name(v.by)+" for "+p.name(id))
+		case answered:
+			failed = append(failed, kv.Failure{Node: p.name(id), Reason: brief(v.reason)})
+		default:
+			failed = append(failed, kv.Failure{Node: p.name(id), Reason: noAnswer})
 		}
 	}
 	return acked, hinted, failed
 }
 
+const noAnswer = "no answer in time"
+
 // brief is the text of an error without the outcome, which is the answer's.
 func brief(err error) string {
 	var e *kv.Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
 		return string(e.Code) + ": " + e.Message
+	case errors.Is(err, context.DeadlineExceeded):
+		return noAnswer
 	}
 	return err.Error()
 }

@@ -91,7 +91,7 @@ func (e *MissingBlobs) Error() string {
 }
 
 // Fence carries the sender's view: its digest always, and all of it when the
-// receiver showed that its own is different.
+// receiver showed that it lacks some.
 type Fence struct {
 	Digest uint64
 	Full   []byte // ring's encoding of the view; nil where the digest is enough
@@ -141,4 +141,7 @@ type ForwardRequest struct {
 	Put   Put
 	// StandInFor is the owner whose place the receiver takes; zero: it owns.
 	StandInFor kv.NodeID
+	// Fresh says that the write id was made for this attempt, before which no
+	// other can have run.
+	Fresh bool
 }

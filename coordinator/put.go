@@ -10,10 +10,15 @@ import (
 )
 
 // Put writes or deletes a key on n owners and returns once w of them have it.
-// The error is a [kv.Error] whose outcome is the truth about the write.
+// The error is a [kv.Error] whose outcome is the truth about the write. What p
+// refers to must not change afterwards, not even once Put has returned: owners
+// that it no longer waits for are still being sent the value.
 func (c *Coordinator) Put(ctx context.Context, p Put) (PutDone, error) {
 	var err error
-	if p.Options, err = c.resolve(p.Options); err != nil {
+	if p.Options, err = c.resolve(p.Key, p.Options); err != nil {
+		return PutDone{}, err
+	}
+	if err := p.check(); err != nil {
 		return PutDone{}, err
 	}
 	ctx, cancel := c.within(ctx, p.Timeout)
@@ -27,12 +32,38 @@ func (c *Coordinator) Put(ctx context.Context, p Put) (PutDone, error) {
 		done, err = r.run(ctx, pl)
 		return err
 	})
-	return done, c.truthful(r.settled(err), r.put)
+	return done, c.counted(c.truthful(r.settled(err), r.put))
+}
+
+// check refuses what would be stored and could never be decoded again.
+func (p Put) check() error {
+	if !sorted(p.Meta) || len(p.Meta) > maxListItems {
+		return badRequest("metadata: give at most %d fields, sorted by name, each name once", maxListItems)
+	}
+	long := func(s string) bool { return len(s) > maxTextBytes }
+	if long(p.ContentType) || slices.ContainsFunc(p.Meta, func(m kv.Meta) bool { return long(m.Name) || long(m.Value) }) {
+		return badRequest("a content type, and a name or value of metadata, has at most %d bytes", maxTextBytes)
+	}
+	return nil
+}
+
+// sorted reports whether the fields are in the one order in which they are
+// stored.
+func sorted(meta []kv.Meta) bool {
+	for i := 1; i < len(meta); i++ {
+		if kv.CompareMeta(meta[i-1], meta[i]) >= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Forwarded coordinates a write that another node handed to this one, which
 // owns the key or stands in for an owner. It is never handed on.
 func (c *Coordinator) Forwarded(ctx context.Context, req ForwardRequest) (PutDone, error) {
+	if c.base.Err() != nil {
+		return PutDone{}, errClosing
+	}
 	v := c.Cluster.View()
 	if v.Digest() != req.Fence.Digest {
 		return PutDone{}, &StaleView{View: v}
@@ -44,8 +75,24 @@ func (c *Coordinator) Forwarded(ctx context.Context, req ForwardRequest) (PutDon
 	if req.StandInFor == 0 && !pl.owns(c.Self) || req.StandInFor != 0 && !pl.owns(req.StandInFor) {
 		return PutDone{}, ErrNotOwner
 	}
-	done, err := c.coordinate(ctx, pl, req.Put, req.StandInFor)
+	if err := pl.check("w", req.Put.W.Of(req.Put.N)); err != nil {
+		return PutDone{}, err
+	}
+	ctx, cancel := c.within(ctx, beforeDeadline(ctx))
+	defer cancel()
+	done, err := c.coordinate(ctx, pl, req)
 	return done, c.truthful(err, req.Put)
+}
+
+// beforeDeadline leaves the answer the time to arrive before its receiver gives
+// up: it says who has the write and who does not.
+func beforeDeadline(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return MaxTimeout
+	}
+	left := time.Until(deadline)
+	return left - min(left/10, 50*time.Millisecond)
 }
 
 // truthful makes sure that an error names its write and claims no more than is
@@ -86,15 +133,7 @@ type candidate struct{ node, standInFor kv.NodeID }
 // owners, in the place of the first.
 func (c *Coordinator) coordinators(pl plan, p Put) []candidate {
 	owners := slices.DeleteFunc(pl.owners(pl.n), pl.down)
-	c.latencies.order(owners, len(owners), func(id kv.NodeID) int {
-		switch {
-		case id == c.Self:
-			return 0
-		case c.Cluster.Alive(id):
-			return 1
-		}
-		return 2
-	})
+	c.latencies.order(owners, len(owners), c.class)
 	list := make([]candidate, 0, len(owners)+1)
 	for _, id := range owners {
 		list = append(list, candidate{node: id})
@@ -124,10 +163,12 @@ type attempt struct {
 // routing lets one of the candidates coordinate a write. The next is tried
 // when one has certainly done nothing, and also when one was lost on the way
 // or is long silent: that is safe because every handed-on write carries a
-// write id, under which two dots count as one write.
+// write id, under which two dots count as one write. A write without an id is
+// only ever tried by this node, and alone.
 type routing struct {
 	*Coordinator
 	put     Put // its write id stays the same over all attempts and views
+	minted  bool
 	list    []candidate
 	inbox   chan attempt
 	tried   int
@@ -135,18 +176,18 @@ type routing struct {
 	refused []kv.Failure
 	first   *kv.Error // the first refusal that was told in our own words
 	alike   bool      // all refusals so far had first's code
-	unclear error     // an attempt that may have been applied
+	doubt   bool      // an attempt may have been applied, or may be yet
 }
 
 func (r *routing) run(ctx context.Context, pl plan) (PutDone, error) {
-	if r.open > 0 {
-		r.unclear = errors.New("an attempt under an older view is still under way")
-	}
+	r.doubt = r.doubt || r.open > 0 // under an older view
 	r.list = r.coordinators(pl, r.put)
 	r.inbox = make(chan attempt, len(r.list))
 	r.tried, r.open, r.refused, r.first, r.alike = 0, 0, nil, nil, true
-	patience := time.NewTimer(late(ctx, r.Now()))
-	defer patience.Stop()
+	patience := late(ctx)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	// An attempt ends with ctx, and then knows best what became of it.
 	for r.next(ctx, pl); r.open > 0; {
 		select {
 		case a := <-r.inbox:
@@ -158,39 +199,42 @@ func (r *routing) run(ctx context.Context, pl plan) (PutDone, error) {
 				return PutDone{}, err
 			}
 			r.next(ctx, pl)
-		case <-patience.C:
-			if r.tried < len(r.list) {
-				r.stats.rescues.Add(1)
-				r.next(ctx, pl)
-				patience.Reset(late(ctx, r.Now()))
+		case <-timer.C:
+			if len(r.inbox) == 0 && !r.put.WriteID.IsZero() {
+				r.rescue(ctx, pl)
 			}
-		case <-ctx.Done():
-			return PutDone{}, r.noAnswer(pl)
+			timer.Reset(patience)
 		}
 	}
-	return PutDone{}, r.noCoordinator(pl)
+	return PutDone{}, r.exhausted(ctx, pl)
 }
 
-// next starts the attempt of the next candidate. Only this node's own may go
-// without a write id: it can be called back as long as no dot was given.
+// rescue tries the next candidate beside those that are long silent.
+func (r *routing) rescue(ctx context.Context, pl plan) {
+	before := r.tried
+	r.next(ctx, pl)
+	r.stats.rescues.Add(uint64(r.tried - before))
+}
+
+// next starts the attempt of the next candidate, if one is left.
 func (r *routing) next(ctx context.Context, pl plan) {
-	if r.tried == len(r.list) {
+	if r.tried == len(r.list) || ctx.Err() != nil {
 		return
 	}
 	to := r.list[r.tried]
+	if to.node != r.Self && r.put.WriteID.IsZero() {
+		r.put.WriteID, r.minted = kv.NewWriteID(r.Now(), r.Random), true
+	}
+	req := ForwardRequest{Put: r.put, StandInFor: to.standInFor, Fresh: r.minted && r.open == 0 && !r.doubt}
 	r.tried++
 	r.open++
-	if to.node != r.Self && r.put.WriteID.IsZero() {
-		r.put.WriteID = kv.NewWriteID(r.Now(), r.Random)
-	}
-	put, inbox := r.put, r.inbox
+	inbox := r.inbox
 	ok := r.spawn(func() {
 		a := attempt{from: to}
 		if to.node == r.Self {
-			a.done, a.err = r.coordinate(ctx, pl, put, to.standInFor)
+			a.done, a.err = r.coordinate(ctx, pl, req)
 		} else {
-			r.stats.forwards.Add(1)
-			a.done, a.err = r.Replicas.Forward(ctx, to.node, ForwardRequest{Fence: pl.fence(), Put: put, StandInFor: to.standInFor})
+			a.done, a.err = r.forward(ctx, pl, to.node, req)
 		}
 		inbox <- a
 	})
@@ -199,21 +243,29 @@ func (r *routing) next(ctx context.Context, pl plan) {
 	}
 }
 
+func (r *routing) forward(ctx context.Context, pl plan, to kv.NodeID, req ForwardRequest) (PutDone, error) {
+	r.stats.forwards.Add(1)
+	return send(pl, func(f Fence) (PutDone, error) {
+		req.Fence = f
+		return r.Replicas.Forward(ctx, to, req)
+	})
+}
+
 // judge returns the error that ends the routing, or nil if the next candidate
 // may do better.
 func (r *routing) judge(pl plan, a attempt) error {
-	var stale *StaleView
 	var e *kv.Error
 	isOurs := errors.As(a.err, &e)
-	switch {
-	case errors.As(a.err, &stale):
+	if stale := pl.newer(a.err); stale != nil {
 		return stale
+	}
+	switch {
 	case NotRun(a.err):
 	case isOurs && e.Outcome == kv.NotApplied && fault(e.Code):
 	case isOurs:
 		return e
 	default:
-		r.unclear = a.err
+		r.doubt = true
 	}
 	r.alike = r.alike && isOurs && (r.first == nil || r.first.Code == e.Code)
 	if r.first == nil {
@@ -235,42 +287,30 @@ func fault(code kv.Code) bool {
 }
 
 // settled takes the claim out of an error that nothing was applied if any
-// attempt, here or under an earlier view, may have been.
+// attempt may have been: one of this routing, here or under an earlier view, or
+// one before it under an id that nobody remembers for so long.
 func (r *routing) settled(err error) error {
 	var e *kv.Error
-	if errors.As(err, &e) && e.Outcome == kv.NotApplied && (r.unclear != nil || r.open > 0) {
-		doubtful := *e
-		doubtful.Outcome = kv.Unknown
-		return &doubtful
+	if !errors.As(err, &e) || e.Outcome != kv.NotApplied || !r.doubt && r.open == 0 && e.Code != kv.CodeWriteIDExpired {
+		return err
 	}
-	return err
+	doubtful := *e
+	doubtful.Outcome = kv.Unknown
+	if r.doubt || r.open > 0 {
+		doubtful.Message += "; an attempt may have been applied: repeat the write under the same write id, or read the key"
+	}
+	return &doubtful
 }
 
-func (r *routing) noAnswer(pl plan) error {
-	r.stats.unreached.Add(1)
-	failed := slices.Clone(r.refused)
-	for _, t := range r.list[:r.tried] {
-		name := pl.name(t.node)
-		if !slices.ContainsFunc(failed, func(f kv.Failure) bool { return f.Node == name }) {
-			failed = append(failed, kv.Failure{Node: name, Reason: "no answer in time"})
-		}
-	}
-	return &kv.Error{
-		Code: kv.CodeTimeout, Outcome: kv.Unknown, N: r.put.N, W: r.put.W.Of(r.put.N), Failed: failed,
-		Message: "no owner answered in time: repeat the write under the same write id, or read the key",
-	}
-}
-
-// noCoordinator is the error of a write that every candidate refused. Where
-// all had the same reason, that is the answer.
-func (r *routing) noCoordinator(pl plan) error {
-	r.stats.unreached.Add(1)
+// exhausted is the error of a write that no candidate took. Where all refused
+// for the same reason, that is the answer.
+func (r *routing) exhausted(ctx context.Context, pl plan) error {
 	if r.alike && r.first != nil {
 		return r.first
 	}
 	e := &kv.Error{
-		Code: kv.CodeQuorumUnreached, Outcome: kv.NotApplied, N: r.put.N, W: r.put.W.Of(r.put.N), Failed: r.refused,
-		RetryAfter: time.Second, Message: "no owner of the key can take the write: " + names(r.refused),
+		Code: unreachedCode(ctx), Outcome: kv.NotApplied, N: r.put.N, W: r.put.W.Of(r.put.N), Failed: r.refused,
+		RetryAfter: time.Second, Message: "no owner of the key took the write: " + names(r.refused),
 	}
 	if !r.put.Sloppy && len(pl.standIns()) > 0 {
 		e.Message += "; sloppy=true lets other nodes stand in"

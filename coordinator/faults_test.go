@@ -1,0 +1,297 @@
+package coordinator
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+)
+
+// One owner that says nothing delays nobody: a write is acknowledged by the
+// others, a read asks another, and a node that is no owner hands the write to
+// another under the same write id.
+func TestSilentOwner(t *testing.T) {
+	for _, silent := range []int{0, 1, 2} {
+		lives(t, 5, func(t *testing.T, w *world) {
+			owners := w.owners(key)
+			owners[silent].set(trouble{silent: true})
+			for _, via := range owners {
+				if via == owners[silent] {
+					continue
+				}
+				begun := time.Now()
+				via.put(Put{Key: key, Value: []byte(via.name()), Overwrite: true})
+				if took := time.Since(begun); took > lateAfter {
+					t.Errorf("a write took %v", took)
+				}
+				begun = time.Now()
+				got := via.read(Get{})
+				w.same("values", texts(got), values(via.name()))
+				if took := time.Since(begun); took > hedgeCap {
+					t.Errorf("a read took %v", took)
+				}
+			}
+			time.Sleep(3 * time.Second)
+		})
+	}
+}
+
+// A write that was handed to an owner whose answer got lost is handed to the
+// next, and stays one value.
+func TestForwardLost(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].set(trouble{loseReply: true})
+		done := owners[4].put(text("v"))
+		for _, o := range owners {
+			o.set(trouble{})
+		}
+		got := w.nodes[0].reads("v")
+		if dots := got.Values[0].Value.WriteID; dots != done.WriteID || done.WriteID.IsZero() {
+			t.Errorf("stored under id %v, answered %v", dots, done.WriteID)
+		}
+		if n := w.messages("forward"); n < 2 {
+			t.Fatalf("%d forwards: nothing was lost", n)
+		}
+	})
+}
+
+// A write at an owner that waits long for the others is not given to a second
+// coordinator under another name: it would become two values.
+func TestSlowWriteStaysOneValue(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[1].set(trouble{slow: lateAfter + 100*time.Millisecond})
+		owners[2].set(trouble{slow: lateAfter + 100*time.Millisecond})
+		owners[0].put(text("v"))
+		time.Sleep(10 * time.Second)
+		owners[0].reads("v")
+
+		owners[0].set(trouble{queue: lateAfter - time.Millisecond, disk: time.Second})
+		owners[0].put(Put{Key: key, Value: []byte("w"), Overwrite: true})
+		time.Sleep(10 * time.Second)
+		owners[0].reads("w")
+	})
+}
+
+// With an id of the client's a second coordinator may be asked.
+func TestSlowWriteWithIDIsHandedOn(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].set(trouble{queue: time.Minute})
+		p := text("v")
+		p.WriteID = w.writeID()
+		begun := time.Now()
+		done := owners[0].put(p)
+		if took := time.Since(begun); took > 2*lateAfter {
+			t.Errorf("took %v", took)
+		}
+		w.same("acked", done.Acked, names3(owners[1:]...))
+		time.Sleep(2 * time.Minute)
+		if owners[0].holds(key).Mine != (kv.Mine{}) {
+			t.Error("the withdrawn update was made after all")
+		}
+		owners[0].set(trouble{})
+		owners[1].reads("v")
+	})
+}
+
+// A write that cannot reach its count sends nothing.
+func TestRefusedOwners(t *testing.T) {
+	for refused := range 4 {
+		for count := 1; count <= 3; count++ {
+			lives(t, 5, func(t *testing.T, w *world) {
+				owners := w.owners(key)
+				for _, o := range owners[3-refused : 3] {
+					o.set(trouble{refused: true})
+				}
+				for _, via := range []*node{owners[0], owners[4]} {
+					if via.faults().refused || count <= 3-refused {
+						continue
+					}
+					e := via.refuse(text("v").with(Options{W: Exactly(count)}))
+					w.told(e, kv.CodeQuorumUnreached, kv.NotApplied, "connection refused", owners[2].name())
+					if e.RetryAfter == 0 || e.N != 3 || e.W != count {
+						t.Errorf("%+v", e)
+					}
+				}
+				if n := w.messages("store"); n > 0 {
+					t.Errorf("refused=%d w=%d: %d records were sent", refused, count, n)
+				}
+				for _, o := range owners {
+					if !o.holds(key).Absent() {
+						t.Errorf("refused=%d w=%d: %s holds a write that was not applied", refused, count, o.name())
+					}
+				}
+				if count <= 3-refused {
+					done := owners[4].put(text("v").with(Options{W: Exactly(count)}))
+					if len(done.Acked) < count {
+						t.Errorf("acked %v", done.Acked)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Of owners that neither accept nor refuse a connection nothing is known until
+// the time is over; nothing is sent until then either.
+func TestOwnersOutOfTouch(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[1].set(trouble{unknown: true})
+		owners[2].set(trouble{unknown: true})
+		e := owners[0].refuse(text("v"))
+		w.told(e, kv.CodeTimeout, kv.NotApplied, owners[1].name(), owners[2].name())
+		if !owners[0].holds(key).Absent() || w.messages("store") > 0 {
+			t.Error("something was stored")
+		}
+	})
+}
+
+// The answer to a write that ran out of time says who has it, whether this node
+// or another coordinates it.
+func TestTimeoutNamesWhoAcked(t *testing.T) {
+	for _, via := range []int{0, 4} {
+		lives(t, 5, func(t *testing.T, w *world) {
+			owners := w.owners(key)
+			owners[2].set(trouble{silent: true})
+			begun := time.Now()
+			e := owners[via].refuse(text("v").with(Options{W: All, Timeout: time.Second}))
+			w.told(e, kv.CodeTimeout, kv.Unknown, "2 of 3", owners[2].name())
+			w.same("acked", e.Acked, names3(owners[0], owners[1]))
+			if len(e.Failed) != 1 || e.Failed[0].Node != owners[2].name() || e.WriteID == "" && via == 4 {
+				t.Errorf("%+v", e)
+			}
+			if took := time.Since(begun); took > time.Second {
+				t.Errorf("took %v", took)
+			}
+			owners[2].set(trouble{})
+			owners[0].reads("v")
+		})
+	}
+}
+
+func TestReadTimeout(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].put(text("v").with(Options{W: All}))
+		owners[1].set(trouble{silent: true})
+		owners[2].set(trouble{refused: true})
+		_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		var e *kv.Error
+		if !errors.As(err, &e) {
+			t.Fatal(err)
+		}
+		w.told(e, kv.CodeQuorumUnreached, "", owners[2].name())
+		owners[2].set(trouble{})
+		begun := time.Now()
+		_, err = owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		if !errors.As(err, &e) {
+			t.Fatal(err)
+		}
+		w.told(e, kv.CodeTimeout, "", owners[1].name())
+		w.same("acked", e.Acked, names3(owners[0], owners[2]))
+		if took := time.Since(begun); took != 2*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// What is not in good standing is merged in and never counted.
+func TestRecoveringOwner(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].put(text("v").with(Options{W: All}))
+		owners[0].set(trouble{recovering: true})
+		got := owners[0].read(Get{Options: Options{R: Exactly(2)}})
+		w.same("replied", got.Replied, names3(owners[1:3]...))
+		_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		var e *kv.Error
+		if !errors.As(err, &e) {
+			t.Fatal(err)
+		}
+		w.told(e, kv.CodeQuorumUnreached, "", "good standing", owners[0].name())
+	})
+}
+
+// An owner that fails fast is not thereby a fast owner.
+func TestFailuresAreNotFast(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].put(text("v").with(Options{W: All}))
+		for _, o := range owners[:3] {
+			o.set(trouble{slow: 5 * time.Millisecond})
+		}
+		owners[1].set(trouble{refused: true})
+		reader := owners[4]
+		for range 200 {
+			reader.read(Get{Options: Options{R: One}})
+		}
+		for _, o := range []*node{owners[0], owners[2]} {
+			if bad, good := reader.latencies.hedgeDelay(owners[1].id), reader.latencies.hedgeDelay(o.id); bad < good {
+				t.Errorf("%s is believed to answer in %v, the refusing node in %v", o.name(), good, bad)
+			}
+		}
+	})
+}
+
+func TestCloseEndsRequests(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		for _, o := range owners[1:3] {
+			o.set(trouble{silent: true})
+		}
+		results := make(chan error, 4)
+		put := func(at *node, p Put) { _, err := at.Put(t.Context(), p); results <- err }
+		conditional := text("v")
+		conditional.Condition.IfAbsent = true
+		go put(owners[0], text("v").with(Options{Timeout: time.Minute}))
+		go put(owners[0], conditional.with(Options{Timeout: time.Minute}))
+		go put(owners[4], conditional.with(Options{Timeout: time.Minute}))
+		go func() {
+			_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All, Timeout: time.Minute}})
+			results <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		begun := time.Now()
+		owners[0].Close()
+		owners[4].Close()
+		for range 4 {
+			err := <-results
+			var e *kv.Error
+			if !errors.As(err, &e) {
+				t.Errorf("a request at a closing node ended with %v", err)
+			}
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		owners[0].Close()
+		w.told(owners[0].refuse(text("v")), kv.CodeNotReady, kv.NotApplied, "shutting down")
+		_, err := owners[0].Get(t.Context(), Get{Key: key})
+		var e *kv.Error
+		if !errors.As(err, &e) || e.Code != kv.CodeNotReady {
+			t.Errorf("get at a closed node: %v", err)
+		}
+		synctest.Wait()
+	})
+}
+
+// The time that a request has left is told by the clock that ends it, not by
+// the wall clock that stamps values.
+func TestClocksThatDiffer(t *testing.T) {
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		lives(t, 5, func(t *testing.T, w *world) {
+			w.skew = skew
+			owners := w.owners(key)
+			owners[0].set(trouble{queue: 10 * time.Millisecond})
+			owners[0].put(text("v"))
+			if n := w.messages("forward"); n > 0 {
+				t.Errorf("%v: %d writes were handed on", skew, n)
+			}
+		})
+	}
+}

@@ -1,0 +1,294 @@
+package coordinator
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+)
+
+// getError reads at n and returns the error of the failure, which must come.
+func (n *node) getError(g Get) *kv.Error {
+	n.world.t.Helper()
+	g.Key = key
+	got, err := n.Get(n.world.t.Context(), g)
+	var e *kv.Error
+	if !errors.As(err, &e) {
+		n.world.t.Fatalf("get at %s: %+v, %v; want a kv.Error", n.name(), got, err)
+	}
+	return e
+}
+
+func TestGetOfNothing(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		got := w.nodes[0].read(Get{})
+		if len(got.Values) > 0 || got.Deleted || len(got.Token.Seen) > 0 || got.ETag != 0 || len(got.Replied) != 2 {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+// A read merges what its r owners hold and names those that lack some of it.
+func TestGetMerges(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[1].set(trouble{refused: true})
+		owners[2].set(trouble{refused: true})
+		owners[0].put(text("a").with(Options{W: One}))
+		synctest.Wait()
+		owners[0].set(trouble{refused: true})
+		owners[1].set(trouble{})
+		owners[1].put(text("b").with(Options{W: One}))
+		synctest.Wait()
+		owners[0].set(trouble{})
+		owners[2].set(trouble{})
+		got := owners[2].reads("a", "b")
+		w.same("behind", got.Behind, names3(owners...))
+		if n := owners[2].Stats().Behind; n != 3 {
+			t.Errorf("%d counted as behind", n)
+		}
+	})
+}
+
+// A read whose context names what the first owners do not have goes on asking,
+// however slow the one may be that has it.
+func TestFloor(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[1].set(trouble{refused: true})
+		owners[2].set(trouble{refused: true})
+		done := owners[0].put(text("v").with(Options{W: One}))
+		synctest.Wait()
+		owners[0].set(trouble{slow: 50 * time.Millisecond})
+		owners[1].set(trouble{})
+		owners[2].set(trouble{})
+		begun := time.Now()
+		got := owners[1].read(Get{Floor: done.Token.Floor, Options: Options{R: One}})
+		w.same("values", texts(got), values("v"))
+		if took := time.Since(begun); took != 50*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		if got := owners[1].read(Get{Options: Options{R: One}}); len(got.Values) > 0 {
+			t.Error("without a floor the first answer will do")
+		}
+
+		owners[0].set(trouble{silent: true})
+		begun = time.Now()
+		e := owners[1].getError(Get{Floor: done.Token.Floor, Options: Options{R: One}})
+		w.told(e, kv.CodeStale, "", "context")
+		if took := time.Since(begun); took != 2*time.Second || e.RetryAfter == 0 {
+			t.Errorf("took %v: %+v", took, e)
+		}
+		// It waits for what is under way.
+		time.AfterFunc(time.Second, func() { owners[0].set(trouble{}) })
+		got = owners[1].read(Get{Floor: done.Token.Floor, Options: Options{R: One}})
+		w.same("values", texts(got), values("v"))
+		if !got.Token.Floor.Dominates(done.Token.Floor) {
+			t.Error("the floor fell")
+		}
+	})
+}
+
+// A floor that nobody meets costs few messages.
+func TestFloorAsksWithPauses(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		done := w.nodes[0].put(text("v"))
+		synctest.Wait()
+		for _, n := range w.nodes {
+			n.slots = map[kv.Slot]kv.Record{}
+		}
+		w.told(w.nodes[0].getError(Get{Floor: done.Token.Floor}), kv.CodeStale, "")
+		if n := w.messages("fetch"); n > 60 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+// A value that one owner cannot deliver is asked of the next, also of those
+// whose record was not needed.
+func TestValueFromAnother(t *testing.T) {
+	for _, f := range []trouble{{badValue: true}, {noValue: true}, {slowValue: time.Minute}} {
+		lives(t, 3, func(t *testing.T, w *world) {
+			owners := w.owners(key)
+			big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
+			owners[0].put(text(big).with(Options{W: All}))
+			if f.slowValue == 0 {
+				owners[0].set(f)
+			}
+			owners[1].set(f)
+			begun := time.Now()
+			got := owners[0].read(Get{Options: Options{R: One}})
+			w.same("values", texts(got), values(big))
+			got = owners[2].read(Get{Options: Options{R: Exactly(2)}})
+			w.same("values", texts(got), values(big))
+			if took := time.Since(begun); took > 2*lateAfter {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+func TestSilentHolderOfAValue(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
+		owners[0].put(text(big).with(Options{W: All}))
+		for _, o := range owners[:2] {
+			o.set(trouble{slowValue: time.Minute})
+		}
+		begun := time.Now()
+		got := owners[4].read(Get{})
+		w.same("values", texts(got), values(big))
+		if took := time.Since(begun); took > 3*lateAfter {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestValueNobodyHas(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
+		owners[0].put(text(big).with(Options{W: All}))
+		for _, o := range owners {
+			o.set(trouble{noValue: true})
+		}
+		e := owners[0].getError(Get{})
+		w.told(e, kv.CodeQuorumUnreached, "", owners[0].name(), owners[1].name(), owners[2].name(), "12288 bytes")
+		if n := w.messages("value"); n > 60 {
+			t.Errorf("%d requests for the value", n)
+		}
+	})
+}
+
+// A value that was replaced between the fetch of its record and its own: the
+// record is read again.
+func TestValueMovedOn(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
+		owners[0].put(text(big).with(Options{W: All}))
+		for _, o := range owners[:3] {
+			o.set(trouble{slowValue: 20 * time.Millisecond})
+		}
+		time.AfterFunc(10*time.Millisecond, func() {
+			owners[0].put(Put{Key: key, Value: []byte("new"), Overwrite: true, Options: Options{W: All}})
+		})
+		got := owners[4].read(Get{})
+		w.same("values", texts(got), values("new"))
+	})
+}
+
+func TestHedges(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].put(text("v").with(Options{W: All}))
+		owners[0].set(trouble{slow: 100 * time.Millisecond})
+		for _, tt := range []struct {
+			hedge   Hedge
+			fetches int
+			took    time.Duration
+		}{
+			{HedgeAll, 3, 0},
+			{HedgeOff, 1, 100 * time.Millisecond},
+			{HedgeAuto, 2, hedgeCap},
+		} {
+			reader := w.add(kv.NodeID(90+tt.hedge), owners[0].View())
+			before, begun := w.messages("fetch"), time.Now()
+			w.same("values", texts(reader.read(Get{Options: Options{R: One, Hedge: tt.hedge}})), values("v"))
+			if took := time.Since(begun); took > tt.took {
+				t.Errorf("hedge %d: took %v", tt.hedge, took)
+			}
+			time.Sleep(time.Second)
+			if n := w.messages("fetch") - before; n > tt.fetches {
+				t.Errorf("hedge %d: %d fetches", tt.hedge, n)
+			}
+		}
+	})
+}
+
+// Hedges stay within their share, also when every read is late.
+func TestHedgeShare(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		for _, o := range owners {
+			o.set(trouble{slow: 50 * time.Millisecond})
+		}
+		reader := w.add(90, owners[0].View())
+		const reads = 5_000
+		for range reads {
+			reader.read(Get{Options: Options{R: One}})
+		}
+		if n := reader.Stats().Hedges; float64(n) > hedgesPerCall*reads+budgetBurst || n < budgetBurst {
+			t.Errorf("%d hedges for %d reads", n, reads)
+		}
+	})
+}
+
+// A node that gossip suspects is asked last, and still asked.
+func TestSuspectedOwner(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].set(trouble{suspected: true})
+		owners[4].put(text("v").with(Options{W: All}))
+		got := owners[4].read(Get{Options: Options{R: Exactly(2)}})
+		w.same("replied", got.Replied, names3(owners[1:3]...))
+		if n := owners[0].received("forward") + owners[0].received("fetch"); n > 0 {
+			t.Error("the suspected node was asked first")
+		}
+		owners[4].reads("v")
+	})
+}
+
+func TestExplain(t *testing.T) {
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[1].set(trouble{refused: true, suspected: true})
+		owners[0].put(sloppy("v", All))
+		owners[1].set(trouble{})
+		owners[2].set(trouble{silent: true})
+		ex, err := owners[4].Explain(t.Context(), key, 0, time.Second)
+		if err != nil || ex.N != 3 || len(ex.Holdings) != 5 {
+			t.Fatalf("%+v, %v", ex, err)
+		}
+		for i, h := range ex.Holdings {
+			want := Holding{Node: owners[i].id, Name: owners[i].name(), Owner: i < 3, Alive: true, Standing: i != 2, Behind: i == 1}
+			held := len(h.Record.Live)
+			if (h.Err != nil) != (i == 2) || (held == 1) != (i == 0 || i == 3) {
+				t.Errorf("%s holds %d values, %v", h.Name, held, h.Err)
+			}
+			h.Record, h.Err = kv.Record{}, nil
+			if h.Node != want.Node || h.Name != want.Name || h.Owner != want.Owner || h.Alive != want.Alive || h.Standing != want.Standing || h.Behind != want.Behind {
+				t.Errorf("%+v, want %+v", h, want)
+			}
+		}
+		if _, err := owners[4].Explain(t.Context(), key, 99, 0); err == nil {
+			t.Error("n=99 was taken")
+		}
+
+		// Under two layouts all owners of both are owners.
+		v := w.grown(8)
+		for _, n := range w.nodes {
+			n.learns(v)
+		}
+		owners[2].set(trouble{})
+		ex, err = owners[4].Explain(t.Context(), key, 0, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		isOwner := map[kv.NodeID]bool{}
+		for _, l := range v.Active() {
+			for _, id := range l.Owners(ex.Partition)[:3] {
+				isOwner[id] = true
+			}
+		}
+		for _, h := range ex.Holdings {
+			if h.Owner != isOwner[h.Node] {
+				t.Errorf("%s: owner %v", h.Name, h.Owner)
+			}
+		}
+	})
+}
