@@ -33,6 +33,7 @@ var rooms = []room{
 	{path: "node/storage", rank: 6},
 	{path: "node/transport", rank: 6},
 	{path: "node/membership", rank: 6},
+	{path: "node/peer", rank: 6},
 	{path: "node/replica", rank: 6},
 	{path: "node/api", rank: 6},
 	{path: "node/console", rank: 6},
@@ -50,6 +51,7 @@ var rooms = []room{
 // neighbours are the imports between rooms of one rank that are allowed.
 var neighbours = []struct{ from, to, why string }{
 	{"node/replica", "node/storage", "the replica is what its engine does with a request: it has no meaning without one"},
+	{"node/peer", "node/transport", "it is the protocol that the transport carries: its requests and replies are the transport's"},
 }
 
 // A rule is named in every complaint, with its reason or remedy.
