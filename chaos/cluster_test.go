@@ -52,10 +52,9 @@ type cluster struct {
 func startCluster(t *testing.T, nodes int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, base: freePorts(t, nodes), pids: make(map[string]int), ready: make(chan string, 64)}
-	c.dev = exec.CommandContext(t.Context(), binary, "dev", "--nodes", strconv.Itoa(nodes),
+	// Not the test's context, which ends before the cleanup below.
+	c.dev = exec.CommandContext(context.WithoutCancel(t.Context()), binary, "dev", "--nodes", strconv.Itoa(nodes),
 		"--port-base", strconv.Itoa(c.base), "--dir", t.TempDir(), "-o", "json")
-	c.dev.Cancel = func() error { return c.dev.Process.Signal(os.Interrupt) }
-	c.dev.WaitDelay = 20 * time.Second
 	var stderr bytes.Buffer
 	c.dev.Stderr = &stderr
 	events, err := c.dev.StdoutPipe()
