@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/starling-kv/starling/cmd/starling/internal/devcluster"
@@ -202,23 +203,38 @@ func (c *devStatusCmd) Run(ctx context.Context, w *world, dev *devCmd) error {
 }
 
 type devRestartCmd struct {
-	Name string `arg:"" help:"The node, such as n2."`
+	Names []string `arg:"" name:"name" help:"The nodes, such as n2 n3."`
 }
 
-// Run restarts the node and waits until it is ready.
+// Run restarts the nodes, all at once since one may need the others to become
+// ready, and waits until they are.
 func (c *devRestartCmd) Run(ctx context.Context, w *world, dev *devCmd) error {
-	_, err := dev.ask(ctx, devcluster.OpRestart, c.Name)
-	return dev.done(w, err, c.Name+" is ready")
+	return dev.each(ctx, w, devcluster.OpRestart, c.Names, "is ready")
 }
 
 type devKillCmd struct {
-	Name string `arg:"" help:"The node, such as n2."`
+	Names []string `arg:"" name:"name" help:"The nodes, such as n2 n3."`
 }
 
-// Run kills the node and waits until it is gone.
+// Run kills the nodes and waits until they are gone.
 func (c *devKillCmd) Run(ctx context.Context, w *world, dev *devCmd) error {
-	_, err := dev.ask(ctx, devcluster.OpKill, c.Name)
-	return dev.done(w, err, c.Name+" is killed")
+	return dev.each(ctx, w, devcluster.OpKill, c.Names, "is killed")
+}
+
+// each asks the same for several nodes at once.
+func (dev *devCmd) each(ctx context.Context, w *world, op devcluster.Op, names []string, done string) error {
+	errs := make([]error, len(names))
+	var asked sync.WaitGroup
+	for i, name := range names {
+		asked.Go(func() { _, errs[i] = dev.ask(ctx, op, name) })
+	}
+	asked.Wait()
+	for i, name := range names {
+		if errs[i] == nil {
+			sayf(w.stdout, "%s %s\n", name, done)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 type devStopCmd struct{}
