@@ -184,13 +184,14 @@ func TestWriteReadsItsContext(t *testing.T) {
 func TestPutSendsAll(t *testing.T) {
 	id := kv.NewWriteID(time.UnixMilli(1), func() uint64 { return 7 })
 	c, tr := scripted(t, step{status: 204, header: "X-Starling-Siblings: 2"})
-	v := Value{Data: []byte("milk"), ContentType: "text/plain", Meta: map[string]string{"author": "ann"}}
+	v := Value{Data: []byte("milk"), ContentType: "text/plain", Meta: map[string]string{"author": "ann", "x.y!": "żółw"}}
 	got, err := c.Put(t.Context(), key, v, Write{Blind: true, WriteID: id})
 	if err != nil || got.Siblings != 2 || got.WriteID != id {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	h := tr.asked[0].header
-	if h.Get("X-Starling-Write-Id") != id.String() || h.Get("Content-Type") != "text/plain" || h.Get("X-Starling-Meta-Author") != "ann" {
+	if h.Get("X-Starling-Write-Id") != id.String() || h.Get("Content-Type") != "text/plain" || h.Get("X-Starling-Meta-Author") != "ann" ||
+		h.Get("X-Starling-Meta-X.y!") != "żółw" {
 		t.Errorf("headers %v", h)
 	}
 }

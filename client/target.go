@@ -36,6 +36,14 @@ func plain(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '~'
 }
 
+// fieldMarks are what names of header fields may hold besides letters and
+// digits (RFC 9110, section 5.6.2).
+const fieldMarks = "!#$%&'*+-.^_`|~"
+
+func notToken(r rune) bool {
+	return r > unicode.MaxASCII || !plain(byte(r)) && !strings.ContainsRune(fieldMarks, r)
+}
+
 // target returns the URL of key at the endpoint base. Path and RawPath agree, so
 // that net/http sends RawPath as it is.
 func target(base *url.URL, key kv.Key, query string) *url.URL {
@@ -63,8 +71,8 @@ func parseEndpoint(s string) (*url.URL, error) {
 // of it.
 func validHeader(h http.Header) error {
 	for _, name := range slices.Sorted(maps.Keys(h)) {
-		if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII || !plain(byte(r)) }) {
-			return fmt.Errorf("header field %q: use letters, digits, '-' and '_' in names", name)
+		if strings.ContainsFunc(name, notToken) {
+			return fmt.Errorf("header field %q: use letters, digits and %s in names", name, fieldMarks)
 		}
 		if strings.ContainsFunc(h.Get(name), func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return fmt.Errorf("header field %s: %q holds control characters, which HTTP cannot carry: encode it", name, h.Get(name))
