@@ -179,6 +179,18 @@ func TestDev(t *testing.T) {
 	if r := <-restarted; r != (result{out: "n2 is ready\n"}) {
 		t.Errorf("restart: %+v", r)
 	}
+	killed = d.begin("kill", "n1", "n2")
+	d.next()
+	d.next()
+	if r := <-killed; r != (result{out: "n1 is killed\nn2 is killed\n"}) {
+		t.Errorf("kill of both: %+v", r)
+	}
+	restarted = d.begin("restart", "n1", "n2", "n3")
+	d.next()
+	d.next()
+	if r := <-restarted; r.code != exitFailure || r.out != "n1 is ready\nn2 is ready\n" || !strings.Contains(r.err, `no node "n3"`) {
+		t.Errorf("restart of both and a stranger: %+v", r)
+	}
 	if r := d.do("stop"); r != (result{out: "the cluster is down\n"}) {
 		t.Errorf("stop: %+v", r)
 	}

@@ -48,7 +48,7 @@ var defaults = node.Config{
 	Name: "n1", Dir: "/data", Secret: testSecretRaw,
 	Listen: "127.0.0.1:8701", Admin: "127.0.0.1:8801", Peer: "127.0.0.1:8901", Gossip: "127.0.0.1:9001",
 	Weight: 1, Expect: 1, Partitions: 1024, MaxValue: 4 << 20,
-	Defaults: coordinator.Defaults{N: 3, Timeout: 5 * time.Second},
+	Defaults: coordinator.Defaults{N: 3, R: coordinator.Quorum, W: coordinator.Quorum, Timeout: 5 * time.Second},
 }
 
 func TestServeDefaults(t *testing.T) {
