@@ -6,6 +6,7 @@ BENCH ?= .
 COUNT ?= 1
 FUZZTIME ?= 10s
 NODES ?= 5
+ROUNDS ?= 20
 
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -50,6 +51,10 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 		echo "$$package $$target"; \
 		$(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$package" || exit 1; \
 	done
+
+.PHONY: chaos
+chaos: ## kill real processes under load for ROUNDS (20) rounds
+	CHAOS_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 2h -v ./chaos
 
 .PHONY: bench
 bench: ## run the benchmarks that match BENCH (.), COUNT (1) times
