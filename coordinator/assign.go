@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -24,12 +25,14 @@ const (
 type intent struct {
 	Put
 	n int
-	// collected is what a read quorum holds, where a condition needs it.
-	collected kv.Record
-	// complete says that all n owners are in collected.
+	// known is what other owners hold, where a condition or a search asked them.
+	known collection
+	// complete says that all n owners are in known.
 	complete bool
 	// fresh says that no earlier attempt can have run.
 	fresh bool
+	// searched says that other owners were asked for earlier attempts.
+	searched bool
 }
 
 // assignment is what a write made of the local record.
@@ -41,16 +44,24 @@ type assignment struct {
 	repeated bool
 }
 
+// errUnseen asks for a search: the client has seen what this record has not,
+// and that could be an earlier attempt at this very write. If this attempt
+// replaced that one, all would be hidden, and the write be lost.
+var errUnseen = errors.New("the context has seen more than this replica")
+
 // assign decides what the write makes of the record old. It is called inside
 // the one read-modify-write in which a dot is given; an error leaves the
 // record as it is, and is true as not_applied unless it says otherwise.
 func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now time.Time) (assignment, error) {
-	base := old.Merge(in.collected)
+	base := old.Merge(in.known.merged)
 	if dots := base.Attempts(in.WriteID); len(dots) > 0 && !in.WriteID.IsZero() {
 		return repeat(in, base, dots[0])
 	}
 	if err := in.checkID(base, now); err != nil {
 		return assignment{}, err
+	}
+	if !in.fresh && !in.searched && !base.Clock.Dominates(in.Token.Seen) {
+		return assignment{}, errUnseen
 	}
 	values, _ := base.Visible(now)
 	if err := in.judge(values); err != nil {

@@ -26,6 +26,7 @@ const (
 	maxValueBytes = 1 << 28
 	maxTextBytes  = 64 << 10
 	maxListItems  = 1 << 10
+	maxSiblings   = 1 << 16
 )
 
 // Append appends the encoding of r.
@@ -151,10 +152,10 @@ func DecodeForwardRequest(b []byte) (ForwardRequest, error) {
 	for range rd.Count(2, maxListItems) {
 		p.Meta = append(p.Meta, kv.Meta{Name: rd.String(maxTextBytes), Value: rd.String(maxTextBytes)})
 	}
-	if !sorted(p.Meta) {
+	p.Value = rd.Bytes(maxValueBytes)
+	if !sorted(p.Meta) || p.Tombstone && len(p.Value) > 0 {
 		rd.Fail(wire.ErrBadValue)
 	}
-	p.Value = rd.Bytes(maxValueBytes)
 	return r, closeMessage(rd, "forwarded write")
 }
 
@@ -171,7 +172,7 @@ func (d PutDone) Append(dst []byte) []byte {
 // DecodePutDone reads what [PutDone.Append] writes.
 func DecodePutDone(b []byte) (PutDone, error) {
 	rd := wire.NewReader(b)
-	d := PutDone{Token: readToken(rd), Dot: vclock.ReadDot(rd), ETag: rd.Uint64(), Siblings: int(rd.Uvarint())}
+	d := PutDone{Token: readToken(rd), Dot: vclock.ReadDot(rd), ETag: rd.Uint64(), Siblings: rd.Count(0, maxSiblings)}
 	d.WriteID = readWriteID(rd)
 	d.Acked, d.Hinted = readStrings(rd), readStrings(rd)
 	return d, closeMessage(rd, "answer to a forwarded write")

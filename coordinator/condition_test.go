@@ -235,3 +235,33 @@ func TestWriteIDForgotten(t *testing.T) {
 		owners[1].reads("late clock")
 	})
 }
+
+// A client that reads its write after all, and repeats it with the context of
+// that read, has seen its own first attempt: the second must not replace it.
+func TestRepeatedAttemptThatHasSeenTheFirst(t *testing.T) {
+	for _, hidden := range []bool{false, true} {
+		lives(t, 3, func(t *testing.T, w *world) {
+			owners := w.owners(key)
+			id := w.writeID()
+			owners[1].set(trouble{refused: true})
+			owners[2].set(trouble{refused: true})
+			owners[0].put(text("v").as(id).with(Options{W: One}))
+			got := owners[0].read(Get{Options: Options{R: One}})
+			owners[1].set(trouble{})
+			owners[2].set(trouble{})
+			owners[0].set(trouble{refused: hidden})
+			p := text("v").as(id).with(Options{W: Exactly(2)})
+			p.Token = got.Token
+			begun := time.Now()
+			owners[1].put(p)
+			if took := time.Since(begun); took > lateAfter {
+				t.Errorf("took %v", took)
+			}
+			if hidden {
+				return // nobody can know of the first, and the write goes on
+			}
+			w.nodes[0].reads("v")
+			w.nodes[1].reads("v")
+		})
+	}
+}

@@ -25,6 +25,10 @@ func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardReques
 	}
 	in := intent{Put: req.Put, n: pl.n, fresh: req.Fresh || req.Put.WriteID.IsZero()}
 	a, commit, err := c.assignIf(ctx, pl, in, req.StandInFor)
+	if errors.Is(err, errUnseen) {
+		c.search(ctx, pl, &in)
+		a, commit, err = c.assignIf(ctx, pl, in, req.StandInFor)
+	}
 	if err != nil {
 		return PutDone{}, err
 	}
@@ -37,18 +41,29 @@ func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardReques
 	return s.run(ctx, pl)
 }
 
-// assignIf gives the write its dot if its condition holds of what a quorum and
-// this node have.
-func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
-	if in.Condition.IsZero() {
-		return c.assignLocally(ctx, pl, in, collection{}, standInFor)
+// search looks among the other owners for an earlier attempt at the write. It
+// does so as well as it can in good time: a replica left alone takes the write.
+func (c *Coordinator) search(ctx context.Context, pl plan, in *intent) {
+	ctx, cancel := context.WithTimeout(ctx, late(ctx))
+	defer cancel()
+	in.searched = true
+	known, _ := c.collect(ctx, pl, query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy, hedge: HedgeAll, floor: in.Token.Seen})
+	if len(known.merged.Attempts(in.WriteID)) > 0 {
+		in.known = known
 	}
-	known, err := c.collect(ctx, pl, query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy})
-	if err != nil {
+}
+
+// assignIf gives the write its dot if its condition holds of what a quorum and
+// this node have. An attempt already made is past its condition.
+func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
+	if in.Condition.IsZero() || len(in.known.merged.Attempts(in.WriteID)) > 0 {
+		return c.assignLocally(ctx, pl, in, standInFor)
+	}
+	var err error
+	if in.known, err = c.collect(ctx, pl, query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy}); err != nil {
 		return assignment{}, nil, unapplied(err)
 	}
-	in.collected = known.merged
-	a, commit, err := c.assignLocally(ctx, pl, in, known, standInFor)
+	a, commit, err := c.assignLocally(ctx, pl, in, standInFor)
 	var e *kv.Error
 	if !errors.As(err, &e) || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
 		return a, commit, err
@@ -61,8 +76,8 @@ func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInF
 	if allErr != nil {
 		return a, commit, err
 	}
-	in.collected, in.complete = all.merged, true
-	return c.assignLocally(ctx, pl, in, all, standInFor)
+	in.known, in.complete = all, true
+	return c.assignLocally(ctx, pl, in, standInFor)
 }
 
 // unapplied marks the errors of the read that judges a condition: it precedes
@@ -164,7 +179,7 @@ type commitment struct {
 // assignLocally gives the write its dot in this node's record. It returns once
 // the dot is given, while the commit is still under way: the record may go to
 // the others meanwhile, so that a write costs the slowest of its w.
-func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent, known collection, standInFor kv.NodeID) (assignment, *commitment, error) {
+func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
 	given := newBlobs(in)
 	for {
 		a, commit, err := c.assignOnce(ctx, pl, in, given, standInFor)
@@ -173,7 +188,7 @@ func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent, kno
 			return a, commit, err
 		}
 		for _, d := range missing.Dots {
-			b, err := c.blobOf(ctx, in.Key, known, d)
+			b, err := c.blobOf(ctx, in.Key, in.known, d)
 			if err != nil {
 				return assignment{}, nil, unapplied(err)
 			}

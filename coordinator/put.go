@@ -37,6 +37,9 @@ func (c *Coordinator) Put(ctx context.Context, p Put) (PutDone, error) {
 
 // check refuses what would be stored and could never be decoded again.
 func (p Put) check() error {
+	if p.Tombstone && len(p.Value) > 0 {
+		return badRequest("a delete carries no value")
+	}
 	if !sorted(p.Meta) || len(p.Meta) > maxListItems {
 		return badRequest("metadata: give at most %d fields, sorted by name, each name once", maxListItems)
 	}

@@ -223,6 +223,10 @@ func TestPutRefusesWhatNobodyCouldDecode(t *testing.T) {
 			{Key: kv.Key{Bucket: "a/b", Name: "k"}, Value: []byte("v")},
 			{Key: key, Meta: []kv.Meta{{Name: "b"}, {Name: "a"}}},
 			{Key: key, Meta: []kv.Meta{{Name: "a"}, {Name: "a"}}},
+			{Key: key, Meta: slices.Repeat([]kv.Meta{{}}, 1<<11)},
+			{Key: key, Meta: []kv.Meta{{Name: "a", Value: strings.Repeat("x", 1<<17)}}},
+			{Key: key, ContentType: strings.Repeat("x", 1<<17)},
+			{Key: key, Tombstone: true, Value: []byte("v")},
 		} {
 			p.N = 1
 			w.told(w.nodes[0].refuse(p), kv.CodeBadRequest, kv.NotApplied)

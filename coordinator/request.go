@@ -10,7 +10,8 @@ import (
 )
 
 // Count is how many replicas must answer: a number, or a word that depends on
-// n. The zero Count is a quorum.
+// n. The zero Count chooses nothing: in a request it stands for the default, and
+// as a default for a quorum.
 type Count struct {
 	word   countWord
 	number int
@@ -19,7 +20,8 @@ type Count struct {
 type countWord uint8
 
 const (
-	countQuorum countWord = iota
+	countUnset countWord = iota
+	countQuorum
 	countAll
 	countNumber
 )
@@ -27,7 +29,7 @@ const (
 // The counts that have names.
 var (
 	One    = Exactly(1)
-	Quorum = Count{}
+	Quorum = Count{word: countQuorum}
 	All    = Count{word: countAll}
 )
 
@@ -58,7 +60,7 @@ func (c Count) Of(n int) int {
 		return n
 	case countNumber:
 		return c.number
-	case countQuorum:
+	case countQuorum, countUnset:
 	}
 	return n/2 + 1
 }
@@ -70,7 +72,7 @@ func (c Count) String() string {
 		return "all"
 	case countNumber:
 		return strconv.Itoa(c.number)
-	case countQuorum:
+	case countQuorum, countUnset:
 	}
 	return "quorum"
 }

@@ -1,0 +1,133 @@
+package coordinator
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+)
+
+// The estimate settles around the 98th percentile of what it is shown, follows
+// when that changes, and comes back.
+func TestEstimateFollowsThePercentile(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	fast := func() time.Duration { return time.Duration((0.5 + random.ExpFloat64()) * float64(time.Millisecond)) }
+	slow := func() time.Duration { return 20 * fast() }
+	l := newLatencies()
+	for _, tt := range []struct {
+		name    string
+		draw    func() time.Duration
+		samples int
+	}{{"from nothing", fast, 2000}, {"slower", slow, 2000}, {"fast again", fast, 6000}} {
+		sample := make([]time.Duration, 10_000)
+		for i := range sample {
+			sample[i] = tt.draw()
+		}
+		slices.Sort(sample)
+		p98 := float64(sample[9800])
+		for range tt.samples {
+			l.observe(1, tt.draw(), true)
+		}
+		var sum float64
+		const many = 2000
+		for range many {
+			l.observe(1, tt.draw(), true)
+			sum += l.of(1).p98
+		}
+		if mean := sum / many; math.Abs(math.Log(mean/p98)) > math.Log(1.3) {
+			t.Errorf("%s: the estimate is %v, the percentile %v", tt.name, time.Duration(mean), time.Duration(p98))
+		}
+	}
+}
+
+func TestEstimateIsBounded(t *testing.T) {
+	l := newLatencies()
+	if got := l.hedgeDelay(1); got != firstGuess {
+		t.Errorf("of a stranger: %v", got)
+	}
+	for range 100_000 {
+		l.observe(1, 0, true)
+		l.observe(2, time.Hour, true)
+	}
+	if fast, slow := l.hedgeDelay(1), l.hedgeDelay(2); fast != hedgeFloor || slow != hedgeCap {
+		t.Errorf("%v and %v", fast, slow)
+	}
+	if p := l.of(2).p98; p > float64(2*time.Hour) {
+		t.Errorf("the estimate ran away to %v", time.Duration(p))
+	}
+}
+
+// A call that was cancelled says only that the answer took longer than that.
+func TestEstimateOfCancelledCalls(t *testing.T) {
+	l := newLatencies()
+	before := l.of(1).p98
+	l.observe(1, time.Microsecond, false)
+	if l.of(1).p98 != before {
+		t.Error("an early cancellation counted as a fast answer")
+	}
+	l.observe(1, time.Second, false)
+	if l.of(1).p98 <= before {
+		t.Error("a late cancellation did not count")
+	}
+}
+
+// A node once slow is tried again: it loses some of its estimate each time that
+// it is passed over.
+func TestOrder(t *testing.T) {
+	l := newLatencies()
+	for range 200 {
+		l.observe(1, 50*time.Millisecond, true)
+		l.observe(2, time.Millisecond, true)
+		l.observe(3, 2*time.Millisecond, true)
+	}
+	class := func(id kv.NodeID) int {
+		if id == 9 {
+			return 0
+		}
+		return 1
+	}
+	ids := []kv.NodeID{1, 2, 3, 9}
+	l.order(ids, 2, class)
+	if want := []kv.NodeID{9, 2, 3, 1}; !slices.Equal(ids, want) {
+		t.Errorf("order %v, want %v", ids, want)
+	}
+	passed := 0
+	for ids[0] != 1 {
+		l.observe(ids[0], time.Millisecond, true)
+		l.order(ids, 1, func(kv.NodeID) int { return 0 })
+		if passed++; passed > 10_000 {
+			t.Fatal("never tried again")
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	b := newBudget()
+	spent := 0
+	for b.spend() {
+		spent++
+	}
+	if spent != budgetBurst {
+		t.Errorf("%d at once, want %d", spent, budgetBurst)
+	}
+	const calls = 100_000
+	spent = 0
+	for range calls {
+		b.earn(1)
+		for b.spend() {
+			spent++
+		}
+	}
+	if share := float64(spent) / calls; share > hedgesPerCall || share < 0.99*hedgesPerCall {
+		t.Errorf("a share of %v", share)
+	}
+	b.earn(1 << 30)
+	for spent = 0; b.spend(); spent++ {
+	}
+	if spent != budgetBurst {
+		t.Errorf("%d saved up, want %d", spent, budgetBurst)
+	}
+}
