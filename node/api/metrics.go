@@ -1,0 +1,81 @@
+package api
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+	"go.uber.org/zap"
+)
+
+// metrics are what the server counts about itself.
+type metrics struct {
+	requests    *prometheus.CounterVec   // by route, method, status
+	seconds     *prometheus.HistogramVec // by route, method
+	received    prometheus.Counter
+	sent        prometheus.Counter
+	inFlight    prometheus.Gauge
+	connections prometheus.Gauge
+	refused     *prometheus.CounterVec // by what was exhausted
+}
+
+// buckets reach from 128 µs to 67 s, each twice the one before.
+var buckets = prometheus.ExponentialBuckets(128e-6, 2, 20)
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "starling", Subsystem: "http", Name: name, Help: help}
+	}
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts(
+			opts("requests_total", "Requests answered.")), []string{"route", "method", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "starling", Subsystem: "http", Name: "request_seconds",
+			Help: "Time from the first byte of a request to its answer, before that is sent.", Buckets: buckets,
+		}, []string{"route", "method"}),
+		received: prometheus.NewCounter(prometheus.CounterOpts(
+			opts("received_bytes_total", "Bytes of the bodies of requests."))),
+		sent: prometheus.NewCounter(prometheus.CounterOpts(
+			opts("sent_bytes_total", "Bytes sent to clients."))),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts(
+			opts("requests_in_flight", "Requests that are being answered."))),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts(
+			opts("connections", "Connections of clients."))),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts(
+			opts("refused_total", "Requests and connections refused because the node was at a limit.")), []string{"limit"}),
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.received, m.sent, m.inFlight, m.connections, m.refused} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// answered counts an exchange whose answer is ready.
+func (m *metrics) answered(route, method string, x *exchange, took time.Duration) {
+	m.requests.WithLabelValues(route, method, strconv.Itoa(x.status())).Inc()
+	m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
+	m.received.Add(float64(x.received))
+}
+
+// shed counts a refusal at a limit: "requests", "bytes" or "connections".
+func (m *metrics) shed(limit string) { m.refused.WithLabelValues(limit).Inc() }
+
+// knownMethod keeps the number of label values small, whatever clients send.
+func knownMethod(method []byte) string {
+	for _, known := range []string{fasthttp.MethodGet, fasthttp.MethodHead, fasthttp.MethodPut, fasthttp.MethodDelete} {
+		if string(method) == known {
+			return known
+		}
+	}
+	return otherMethod
+}
+
+const otherMethod = "other"
+
+// logger lets fasthttp log.
+type logger struct{ *zap.Logger }
+
+func (l logger) Printf(format string, args ...any) { l.Sugar().Infof(format, args...) }
