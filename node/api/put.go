@@ -60,7 +60,7 @@ func (s *Server) remove(x *exchange) error {
 func (c *call) answerWrite(x *exchange, done coordinator.PutDone) {
 	x.setStatus(fasthttp.StatusNoContent)
 	c.setContext(x, done.Token)
-	if done.Siblings > 0 {
+	if done.ETag != 0 { // the client knows all that the key holds
 		setETag(x, done.ETag)
 	}
 	if done.Siblings > 1 {

@@ -119,13 +119,13 @@ func TestPutAnswers(t *testing.T) {
 		},
 		{
 			name:   "beside others, with a stand-in, under an id",
-			done:   coordinator.PutDone{Token: token(1, 2), ETag: 0xaa, Siblings: 3, Acked: []string{"n1"}, Hinted: []string{"n4 for n2"}},
+			done:   coordinator.PutDone{Token: token(1, 2), Siblings: 3, Acked: []string{"n1"}, Hinted: []string{"n4 for n2"}},
 			header: []string{headerWriteID + ": " + testID},
-			want:   map[string]string{headerSiblings: "3", headerHinted: "n4 for n2", headerWriteID: testID},
+			want:   map[string]string{headerSiblings: "3", "Etag": "", headerHinted: "n4 for n2", headerWriteID: testID},
 		},
 		{
 			name: "nothing left",
-			done: coordinator.PutDone{Token: token(1, 2), ETag: 0xaa, Siblings: 0},
+			done: coordinator.PutDone{Token: token(1, 2), Siblings: 0},
 			want: map[string]string{"Etag": "", headerSiblings: "", headerAcked: ""},
 		},
 	} {
