@@ -29,7 +29,7 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "starling")
 	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "../cmd/starling")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -85,8 +85,9 @@ func startCluster(t *testing.T, nodes int) *cluster {
 func (c *cluster) watch(lines *bufio.Scanner) {
 	for lines.Scan() {
 		var e struct {
-			Event, Name string
-			PID         int
+			Event string `json:"event"`
+			Name  string `json:"name"`
+			PID   int    `json:"pid"`
 		}
 		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Event != "ready" {
 			continue
@@ -112,9 +113,9 @@ func (c *cluster) await(nodes int) {
 }
 
 func (c *cluster) endpoints() []string {
-	var urls []string
-	for i := range len(c.names()) {
-		urls = append(urls, fmt.Sprintf("http://127.0.0.1:%d", c.base+i+1))
+	urls := make([]string, len(c.names()))
+	for i := range urls {
+		urls[i] = fmt.Sprintf("http://127.0.0.1:%d", c.base+i+1)
 	}
 	return urls
 }

@@ -90,7 +90,7 @@ func startLoad(t *testing.T, c *cluster, cfg client.Config) *load {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{t: t, client: cl, cancel: cancel, grown: make(chan struct{}, 1), applied: make(map[string]bool)}
-	run := rand.Uint64() //nolint:gosec // only tells the keys of one load from another's
+	run := rand.Uint64()
 	for w := range writers {
 		l.writers.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -109,10 +109,9 @@ func (l *load) write(ctx context.Context, name string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case err == nil:
+	if err == nil {
 		l.acked = append(l.acked, name)
-	default:
+	} else {
 		l.failed++
 		if l.failure == nil {
 			l.failure = err

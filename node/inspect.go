@@ -57,7 +57,7 @@ func (i inspector) layout(l *ring.Layout, nodes map[kv.NodeID]*api.Node) *api.La
 	}
 	out := &api.Layout{Version: l.Version(), Hash: l.Hash().String(), Partitions: make([][]string, l.Partitions())}
 	for p := range out.Partitions {
-		for at, id := range l.Owners(ring.Partition(p)) { //nolint:gosec // within the number of partitions
+		for at, id := range l.Owners(ring.Partition(p)) {
 			out.Partitions[p] = append(out.Partitions[p], names[id])
 			if at < i.cfg.Defaults.N {
 				nodes[id].Partitions++
@@ -132,7 +132,7 @@ func (i inspector) Replica(_ context.Context, key kv.Key, values bool) ([]api.He
 
 // Partition implements [api.Inspector].
 func (i inspector) Partition(ctx context.Context, partition int, hints bool, fn func(api.Held) error) error {
-	p := uint16(partition) //nolint:gosec // checked by the caller against the layout
+	p := uint16(partition)
 	emit := func(slot kv.Slot, r kv.Record) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -183,18 +183,6 @@ func (i inspector) partition(key kv.Key) ring.Partition {
 }
 
 // Explain implements [api.Inspector].
-func (i inspector) Explain(ctx context.Context, key kv.Key, n int) (api.Explanation, error) {
-	ex, err := i.coordinator.Explain(ctx, key, n, 0)
-	if err != nil {
-		return api.Explanation{}, err
-	}
-	out := api.Explanation{Partition: int(ex.Partition), N: ex.N}
-	for _, h := range ex.Holdings {
-		out.Owners = append(out.Owners, owner(h))
-	}
-	return out, nil
-}
-
-func owner(h coordinator.Holding) api.Owner {
-	return api.Owner{Node: h.Name, Alive: h.Alive, Record: h.Record, Err: h.Err}
+func (i inspector) Explain(ctx context.Context, key kv.Key, n int) (coordinator.Explanation, error) {
+	return i.coordinator.Explain(ctx, key, n, 0)
 }

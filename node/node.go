@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,8 +101,8 @@ func (n *Node) Wait() error {
 func (n *Node) Close() error {
 	n.closing.Do(func() {
 		n.halt()
-		for i := len(n.ends) - 1; i >= 0; i-- {
-			n.closeErr = errors.Join(n.closeErr, n.ends[i]())
+		for _, end := range slices.Backward(n.ends) {
+			n.closeErr = errors.Join(n.closeErr, end())
 		}
 		n.serving.Wait()
 	})

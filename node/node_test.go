@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 func startCluster(t *testing.T, k int) []*Node {
 	t.Helper()
 	nodes := make([]*Node, k)
-	var seeds []string
+	seeds := make([]string, 0, len(nodes))
 	for i := range nodes {
 		nodes[i] = startNode(t, configOf(t, i, k, seeds))
 		seeds = append(seeds, nodes[i].gossip.Address())
@@ -36,6 +36,7 @@ func startCluster(t *testing.T, k int) []*Node {
 }
 
 func configOf(t *testing.T, i, k int, seeds []string) Config {
+	t.Helper()
 	return Config{
 		Name: fmt.Sprintf("n%d", i+1), Dir: t.TempDir(),
 		Listen: "127.0.0.1:0", Admin: "127.0.0.1:0", Peer: "127.0.0.1:0", Gossip: "127.0.0.1:0",
@@ -153,8 +154,8 @@ func TestClusterServes(t *testing.T) {
 	if gone := request(t, http.MethodGet, url(1, "ann", ""), nil, nil); gone.status != http.StatusNotFound || gone.header.Get(context) == "" {
 		t.Fatalf("deleted key: %d %s, token %q", gone.status, gone.body, gone.header.Get(context))
 	}
-	if res := request(t, http.MethodPut, url(0, "all", "?n=4&w=4"), nil, strings.NewReader("x")); res.status != http.StatusServiceUnavailable ||
-		!strings.Contains(res.body, `"not_applied"`) || !strings.Contains(res.body, "n4") {
+	res := request(t, http.MethodPut, url(0, "all", "?n=4&w=4"), nil, strings.NewReader("x"))
+	if res.status != http.StatusServiceUnavailable || !strings.Contains(res.body, `"not_applied"`) || !strings.Contains(res.body, "n4") {
 		t.Fatalf("w=4 with three nodes: %d %s", res.status, res.body)
 	}
 }
@@ -176,7 +177,7 @@ func TestRestartKeepsAll(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var seeds []string
+	seeds := make([]string, 0, len(nodes))
 	for i := range nodes {
 		configs[i].Seeds = seeds
 		before := nodes[i].ID()

@@ -115,9 +115,14 @@ func (c *Client) Reachable(ctx context.Context, to kv.NodeID) error {
 // Connected implements [coordinator.Replicas].
 func (c *Client) Connected(id kv.NodeID) bool { return id == c.self || c.transport.Connected(id) }
 
+// message is a request of package coordinator.
+type message interface {
+	Append(dst []byte) []byte
+}
+
 // call sends one message and returns the answer without its first byte.
-func (c *Client) call(ctx context.Context, to kv.NodeID, m transport.Method, msg interface{ Append([]byte) []byte }) ([]byte, error) {
-	buf := c.buffers.Get().(*[]byte) //nolint:forcetypeassert // the pool's New makes nothing else
+func (c *Client) call(ctx context.Context, to kv.NodeID, m transport.Method, msg message) ([]byte, error) {
+	buf, _ := c.buffers.Get().(*[]byte) // the pool makes nothing else
 	*buf = msg.Append((*buf)[:0])
 	b, err := c.transport.Call(ctx, to, m, *buf)
 	if cap(*buf) <= maxPooled {

@@ -71,7 +71,7 @@ func (s *Server) serve(req *transport.Request, f coordinator.Fence, err error, w
 	switch {
 	case err != nil:
 		answer(req, nil, err)
-	case f.Full != nil && len(f.Full) > 0:
+	case len(f.Full) > 0:
 		s.besides(req, func() {
 			if err := s.teach(f); err != nil {
 				answer(req, nil, err)

@@ -20,7 +20,6 @@ import (
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/storage"
 	"github.com/starling-kv/starling/ring"
-	"github.com/starling-kv/starling/vclock"
 )
 
 // Replica serves the records of one node. It is safe for concurrent use.
@@ -259,5 +258,5 @@ func (r *Replica) ValueOf(key kv.Key, target kv.NodeID, s kv.Version) ([]byte, e
 	if !s.Value.External {
 		return s.Value.Inline, nil
 	}
-	return r.store.Value(slotOf(r.view(), key, target), vclock.Dot(s.Dot), s.Value.Length, s.Value.Checksum)
+	return r.store.Value(slotOf(r.view(), key, target), s.Dot, s.Value.Length, s.Value.Checksum)
 }
