@@ -295,3 +295,37 @@ func TestClocksThatDiffer(t *testing.T) {
 		})
 	}
 }
+
+// Once an attempt may have been applied, no refusal of a later one makes the
+// write not applied.
+func TestDoubtStays(t *testing.T) {
+	full := trouble{door: &kv.Error{Code: kv.CodeDiskFull, Outcome: kv.NotApplied, Message: "the disk is full"}}
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].set(trouble{loseReply: true})
+		owners[1].set(full)
+		owners[2].set(full)
+		p := text("v").with(Options{W: One})
+		e := owners[4].refuse(p)
+		w.told(e, kv.CodeQuorumUnreached, kv.Unknown, "connection lost", "the disk is full", "same write id")
+		owners[0].set(trouble{})
+		w.same("values", texts(owners[0].read(Get{Options: Options{R: All}})), values("v"))
+	})
+	// One that began under an older view, and is not heard of again.
+	lives(t, 5, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[0].set(trouble{slow: time.Second})
+		for _, o := range owners[1:3] {
+			o.set(full)
+			o.learns(w.grown(5))
+		}
+		p := text("v").with(Options{W: One})
+		time.AfterFunc(lateAfter+time.Millisecond, func() { owners[0].set(full) })
+		e := owners[4].refuse(p)
+		w.told(e, kv.CodeDiskFull, kv.Unknown, "same write id")
+		time.Sleep(2 * time.Second)
+		if e.Outcome == kv.NotApplied && !owners[0].holds(key).Absent() {
+			t.Error("it was applied")
+		}
+	})
+}
