@@ -1,0 +1,256 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/starling-kv/starling/node/storage/memory"
+)
+
+// FaultKind is something that goes wrong.
+type FaultKind string
+
+// The kinds of fault.
+const (
+	Kill        FaultKind = "kill"         // kill -9; the disk keeps all it was given
+	PowerCut    FaultKind = "power cut"    // of one node: some of what was not synced is gone
+	Blackout    FaultKind = "blackout"     // a power cut of all nodes
+	Wipe        FaultKind = "wipe"         // a crash, then a start with an empty disk
+	Rollback    FaultKind = "rollback"     // a crash, then a start with an older disk
+	Pause       FaultKind = "pause"        // the node neither hears nor says anything
+	Cut         FaultKind = "cut"          // a link, both ways
+	CutOneWay   FaultKind = "one-way cut"  // a link, one way
+	Isolate     FaultKind = "isolate"      // a node from all others
+	Flap        FaultKind = "flap"         // a link, on and off
+	Loss        FaultKind = "loss"         // of some messages
+	Duplication FaultKind = "duplication"  // of some requests
+	SlowNet     FaultKind = "slow network" // and with it far more reordering
+	ClockJump   FaultKind = "clock jump"
+	ClockDrift  FaultKind = "clock drift"
+	CommitError FaultKind = "commit error" // nothing of a batch is done
+	UnclearDisk FaultKind = "unclear disk" // a batch is done and reported as failed
+	SyncError   FaultKind = "sync error"
+	FullDisk    FaultKind = "full disk"
+	SlowDisk    FaultKind = "slow disk"
+)
+
+// FaultKinds lists all of them.
+func FaultKinds() []FaultKind {
+	return []FaultKind{
+		Kill, PowerCut, Blackout, Wipe, Rollback, Pause, Cut, CutOneWay, Isolate, Flap, Loss, Duplication, SlowNet,
+		ClockJump, ClockDrift, CommitError, UnclearDisk, SyncError, FullDisk, SlowDisk,
+	}
+}
+
+// Fault is one thing that goes wrong, from At for the time For.
+type Fault struct {
+	At, For time.Duration
+	Kind    FaultKind
+	Node    int
+	Other   int     // the other end of a link
+	Size    float64 // how bad, from 0 to 1
+	Seed    uint64
+}
+
+// String is the line of a failure's report.
+func (f Fault) String() string {
+	return fmt.Sprintf("%10v FAULT %s of n%d (n%d) for %v, size %.2f", f.At, f.Kind, f.Node, f.Other, f.For, f.Size)
+}
+
+// drawFaults draws up to eight faults.
+func drawFaults(rng *rand.Rand, p Plan, kinds map[FaultKind]bool) []Fault {
+	var may []FaultKind
+	for _, k := range FaultKinds() {
+		if kinds[k] {
+			may = append(may, k)
+		}
+	}
+	count := rng.IntN(3 + len(p.Ops)/3)
+	if len(may) == 0 {
+		return nil
+	}
+	faults := make([]Fault, 0, count)
+	for range count {
+		f := Fault{
+			At:   time.Duration(rng.Int64N(int64(p.Length))),
+			For:  time.Duration(rng.Int64N(int64(p.Length)/2) + 1),
+			Kind: may[rng.IntN(len(may))], Node: rng.IntN(p.Nodes), Size: rng.Float64(), Seed: rng.Uint64(),
+		}
+		f.Other = (f.Node + 1 + rng.IntN(max(1, p.Nodes-1))) % p.Nodes
+		faults = append(faults, f)
+	}
+	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.At - b.At) })
+	return faults
+}
+
+// strike makes the fault happen and returns what ends it, nil if it ends by
+// itself.
+func (w *world) strike(f Fault) (heal func()) {
+	m := w.machines[f.Node]
+	switch f.Kind {
+	case Kill, PowerCut, Blackout, Wipe, Rollback:
+		return w.strikeProcess(f, m)
+	case Cut, CutOneWay, Isolate, Flap, Loss, Duplication, SlowNet, Pause:
+		return w.strikeNetwork(f, m)
+	case ClockJump:
+		m.clock.offset.Add(jump(f))
+		return nil
+	case ClockDrift:
+		m.clock.drift.Store(int64((f.Size - 0.5) * 2e8)) // up to a tenth
+		return func() { m.clock.drift.Store(0) }
+	case CommitError, UnclearDisk, SyncError, FullDisk, SlowDisk:
+		return w.strikeDisk(f, m)
+	}
+	panic("unknown fault " + f.Kind)
+}
+
+// jump is how far the clock jumps, in nanoseconds: often seconds, at times years.
+func jump(f Fault) int64 {
+	reach := []time.Duration{time.Second, time.Minute, 10 * time.Minute, 10 * 365 * 24 * time.Hour}[f.Seed%4]
+	return int64((f.Size*2 - 1) * float64(reach))
+}
+
+func (w *world) strikeProcess(f Fault, m *machine) func() {
+	struck := []*machine{m}
+	if f.Kind == Blackout {
+		struck = w.machines
+	}
+	for _, m := range struck {
+		m.down++
+		w.end(f, m)
+	}
+	return func() {
+		for _, m := range struck {
+			m.down--
+			w.revive(m)
+		}
+	}
+}
+
+// end ends the process of a node in the way of the fault.
+func (w *world) end(f Fault, m *machine) {
+	switch f.Kind {
+	case Kill:
+		m.crash(loseNothing, true)
+	case PowerCut, Blackout:
+		w.history.lossy(m.name, true)
+		m.crash(memory.LoseSome(f.Seed), f.Size < 0.3)
+	case Wipe:
+		w.history.lossy(m.name, false)
+		m.crash(memory.LoseAll, true)
+		m.disk.Disk, m.backup = memory.New(), nil
+	case Rollback:
+		if m.backup == nil {
+			m.crash(memory.LoseAll, true)
+			w.history.lossy(m.name, true)
+			return
+		}
+		w.history.lossy(m.name, false)
+		m.crash(memory.LoseAll, true)
+		m.disk.Disk, m.backup = m.backup, nil
+	}
+}
+
+// revive starts a node that nothing keeps down. A disk that cannot be written
+// may keep it from starting; then it is tried again.
+func (w *world) revive(m *machine) {
+	if m.down > 0 || m.process != nil {
+		return
+	}
+	slow := m.disk.slow.Swap(0)
+	defer m.disk.slow.Store(slow)
+	if err := m.start(); err != nil {
+		w.gate.schedule(w.gate.now()+100*time.Millisecond, "start "+m.name, func() { w.revive(m) })
+	}
+}
+
+func (w *world) strikeNetwork(f Fault, m *machine) func() {
+	n := w.net
+	other := w.machines[f.Other]
+	switch f.Kind {
+	case Pause:
+		n.held[m.id] = max(n.held[m.id], w.gate.now()+f.For)
+		return nil
+	case Cut:
+		return n.cutting(link{m.id, other.id}, link{other.id, m.id})
+	case CutOneWay:
+		return n.cutting(link{m.id, other.id})
+	case Isolate:
+		var links []link
+		for _, o := range w.machines {
+			if o != m {
+				links = append(links, link{m.id, o.id}, link{o.id, m.id})
+			}
+		}
+		return n.cutting(links...)
+	case Flap:
+		return w.flapping(f, link{m.id, other.id}, link{other.id, m.id})
+	case Loss:
+		p := f.Size / 2
+		n.loss = append(n.loss, &p)
+		return func() { n.loss = remove(n.loss, &p) }
+	case Duplication:
+		p := f.Size
+		n.twice = append(n.twice, &p)
+		return func() { n.twice = remove(n.twice, &p) }
+	default:
+		d := time.Duration(f.Size * float64(300*time.Millisecond))
+		n.slow = append(n.slow, &d)
+		return func() { n.slow = remove(n.slow, &d) }
+	}
+}
+
+// flapping cuts links and heals them, again and again.
+func (w *world) flapping(f Fault, links ...link) func() {
+	period := f.For/8 + time.Millisecond
+	var heal func()
+	over := false
+	var turn func()
+	turn = func() {
+		switch {
+		case over:
+			return
+		case heal == nil:
+			heal = w.net.cutting(links...)
+		default:
+			heal()
+			heal = nil
+		}
+		w.gate.schedule(w.gate.now()+period, "flap "+f.String(), turn)
+	}
+	turn()
+	return func() {
+		over = true
+		if heal != nil {
+			heal()
+		}
+	}
+}
+
+func (w *world) strikeDisk(f Fault, m *machine) func() {
+	d := m.disk
+	switch f.Kind {
+	case CommitError:
+		d.FailCommit(1+int(f.Seed%3), errDisk)
+		return nil
+	case UnclearDisk:
+		d.unclear.Store(true)
+		return nil
+	case SyncError:
+		m.shaky = true
+		d.FailSync(1+int(f.Seed%3), errDisk)
+		return nil
+	case FullDisk:
+		const vast = 1 << 40
+		d.SetCapacity(vast)
+		free, _ := d.Free() // of a memory disk never fails
+		d.SetCapacity(vast - int(free) + int(f.Size*2*lowWater))
+		return func() { d.SetCapacity(0) }
+	default:
+		slow := int64(f.Size * float64(time.Second))
+		d.slow.Add(slow)
+		return func() { d.slow.Add(-min(slow, d.slow.Load())) }
+	}
+}

@@ -1,0 +1,240 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/starling-kv/starling/coordinator"
+	"github.com/starling-kv/starling/kv"
+)
+
+// holding is one record on one node: its own, or a hint for target.
+type holding struct {
+	m      *machine
+	target kv.NodeID
+	record kv.Record
+}
+
+// judge runs the checks on a healed and quiet cluster.
+func (w *world) judge() {
+	w.violations = append(w.violations, w.history.checkReads()...)
+	byKey := w.holdings()
+	for k := range w.plan.Keys {
+		w.judgeKey(k, byKey[w.key(k)])
+	}
+}
+
+// holdings scans all disks, past all that reads or repairs.
+func (w *world) holdings() map[kv.Key][]holding {
+	found := make(map[kv.Key][]holding)
+	for _, m := range w.machines {
+		store := m.process.Store()
+		for p := range uint16(partitions) {
+			w.must(m, store.ScanPartition(p, func(k kv.Key, r kv.Record) error {
+				found[k] = append(found[k], holding{m: m, record: r})
+				return nil
+			}))
+		}
+		for _, o := range w.machines {
+			w.must(m, store.ScanHints(o.id, func(s kv.Slot, r kv.Record) error {
+				found[s.Key] = append(found[s.Key], holding{m: m, target: o.id, record: r})
+				return nil
+			}))
+		}
+	}
+	return found
+}
+
+func (w *world) must(m *machine, err error) {
+	if err != nil {
+		w.violate("disk", "%s: %v", m.name, err)
+	}
+}
+
+func (w *world) judgeKey(k int, held []holding) {
+	for _, h := range held {
+		for _, v := range h.record.Live {
+			w.dot(k, v.Dot, v.Value, h.m.name)
+		}
+	}
+	merged := mergeAll(held, nil)
+	w.checkOrders(k, held, merged)
+	live := w.liveIDs(k, merged)
+	_, _ = fmt.Fprintf(w.gate.trace, "k%d ends as %x\n", k, kv.AppendRecord(nil, merged))
+	w.violations = append(w.violations, w.history.checkFinal(k, live)...)
+	if merged.Absent() {
+		return
+	}
+	owners := w.ownersOf(k, int(merged.NMax))
+	w.exchange(k, held, owners, merged)
+	w.checkAgreement(k, owners, merged)
+	w.checkAnswer(k, owners, live)
+}
+
+// mergeAll merges records in the given order, or as they come.
+func mergeAll(held []holding, order []int) kv.Record {
+	var merged kv.Record
+	for i := range held {
+		if order != nil {
+			i = order[i]
+		}
+		merged = merged.Merge(held[i].record)
+	}
+	merged.Mine = kv.Mine{}
+	return merged
+}
+
+// checkOrders checks that the order in which replicas meet does not matter.
+func (w *world) checkOrders(k int, held []holding, merged kv.Record) {
+	rng := generator(w.plan.Seed, saltExchange)
+	want := kv.AppendRecord(nil, merged)
+	for range 4 {
+		order := rng.Perm(len(held))
+		if got := kv.AppendRecord(nil, mergeAll(held, order)); !bytes.Equal(got, want) {
+			w.violate("convergence", "k%d: merging in the order %v gives another record", k, order)
+			return
+		}
+	}
+}
+
+// liveIDs are the operations whose siblings are live in r.
+func (w *world) liveIDs(k int, r kv.Record) ids {
+	var live ids
+	for _, v := range r.Live {
+		id, ok := w.wrote(k, v.Value)
+		if !ok {
+			w.violate("set", "k%d holds a value that nobody wrote, under %v", k, v.Dot)
+			continue
+		}
+		live = live.with(id)
+	}
+	return live
+}
+
+// wrote returns the operation that wrote a sibling: values differ from one
+// another, and every delete has a write id.
+func (w *world) wrote(k int, s kv.Sibling) (int, bool) {
+	i := slices.IndexFunc(w.history.records, func(r *record) bool {
+		if r == nil || r.Key != k || r.begin == 0 {
+			return false
+		}
+		if s.Kind == kv.KindTombstone {
+			return r.Kind == Delete && r.writeID == s.WriteID
+		}
+		return r.Kind == Write && kv.Checksum(r.value()) == s.Checksum
+	})
+	return i, i >= 0
+}
+
+func (w *world) ownersOf(k, n int) []*machine {
+	layout := w.view.Active()[0]
+	all := layout.Owners(layout.Partition(w.key(k).Hash()))
+	owners := make([]*machine, 0, n)
+	for _, id := range all[:min(n, len(all))] {
+		owners = append(owners, w.machines[int(id)-1])
+	}
+	return owners
+}
+
+// exchange stands for the repairs that are not built yet: it carries every
+// record, hints among them, whole to every owner, by the replicas' own Store,
+// in an order that the seed draws.
+func (w *world) exchange(k int, held []holding, owners []*machine, merged kv.Record) {
+	rng := generator(w.plan.Seed, saltExchange+1)
+	blobs := make([][]kv.Blob, len(held)) // read before an exchange replaces any
+	for i := range held {
+		blobs[i] = w.blobs(k, held[i])
+	}
+	for _, i := range rng.Perm(len(held)) {
+		for _, j := range rng.Perm(len(owners)) {
+			req := coordinator.StoreRequest{
+				Fence: coordinator.Fence{Digest: w.view.Digest()}, Key: w.key(k),
+				Record: kv.AppendRecord(nil, widened(held[i].record, merged.NMax)), Blobs: blobs[i],
+			}
+			done := make(chan error, 1)
+			owners[j].process.Replica().Store(req, func(err error) { done <- err })
+			if err := <-done; err != nil {
+				w.violate("convergence", "k%d: %s refuses what %s holds: %v", k, owners[j].name, held[i].m.name, err)
+			}
+		}
+	}
+}
+
+// widened has the largest n that any replica knows of, so that all owners take
+// the record.
+func widened(r kv.Record, n uint8) kv.Record {
+	r.NMax = n
+	return r
+}
+
+// blobs are the large values of what a node holds.
+func (w *world) blobs(k int, h holding) []kv.Blob {
+	var out []kv.Blob
+	for _, v := range h.record.Live {
+		if !v.Value.External {
+			continue
+		}
+		b, err := h.m.process.Replica().ValueOf(w.key(k), h.target, v)
+		w.must(h.m, err)
+		out = append(out, kv.Blob{Dot: v.Dot, Data: b})
+	}
+	return out
+}
+
+// checkAgreement checks that all owners hold the same bytes, and nothing less
+// than what they held together.
+func (w *world) checkAgreement(k int, owners []*machine, merged kv.Record) {
+	want := kv.AppendRecord(nil, merged)
+	for _, m := range owners {
+		own, _, err := m.process.Replica().Holds(w.key(k))
+		w.must(m, err)
+		if !bytes.Equal(kv.AppendRecord(nil, own), want) {
+			w.violate("convergence", "k%d: after all has been exchanged %s holds %v, all together %v", k, m.name, own, merged)
+		}
+	}
+}
+
+// checkAnswer reads from all owners, through a node that the seed draws, and
+// from one owner each.
+func (w *world) checkAnswer(k int, owners []*machine, live ids) {
+	n := len(owners)
+	asked := w.machines[mix(w.plan.Seed, saltExchange)%uint64(len(w.machines))]
+	w.checkGet(k, asked, n, n, live)
+	for _, m := range owners {
+		w.checkGet(k, m, n, 1, live)
+	}
+}
+
+func (w *world) checkGet(k int, m *machine, n, r int, live ids) {
+	var got coordinator.Got
+	var err error
+	done := false
+	w.requests.Go(func() {
+		got, err = m.process.Coordinator().Get(context.Background(), coordinator.Get{
+			Key: w.key(k), Options: coordinator.Options{N: n, R: coordinator.Exactly(r)},
+		})
+		w.gate.post(fmt.Sprintf("final read of k%d", k), func(uint64) { done = true })
+	})
+	w.gate.run(func() bool { return done })
+	if err != nil {
+		w.violate("availability", "k%d: r=%d of %d through %s on a healed cluster: %v", k, r, n, m.name, err)
+		return
+	}
+	var shown ids
+	for _, v := range got.Values {
+		if id, err := idOfValue(v.Data); err == nil {
+			shown = shown.with(id)
+		}
+	}
+	var want ids
+	live.each(func(id int) {
+		if w.history.records[id].Kind == Write {
+			want = want.with(id)
+		}
+	})
+	if !slices.Equal(shown.list(), want.list()) {
+		w.violate("convergence", "k%d: r=%d of %d through %s shows %v, the replicas hold %v", k, r, n, m.name, shown.list(), want.list())
+	}
+}

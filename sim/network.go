@@ -1,0 +1,138 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+)
+
+// deafAfter is how long a link may be cut before its ends notice: the time after
+// which the real transport gives up a silent connection.
+const deafAfter = 5 * time.Second
+
+// network decides what becomes of messages. Everything but what endpoints read
+// of it is done by the gate's goroutine.
+type network struct {
+	gate *gate
+	seed uint64
+
+	endpoints map[kv.NodeID]*endpoint // the last of each node
+	held      map[kv.NodeID]time.Duration
+	open      []*exchange // in the order of their admission
+
+	weather
+}
+
+// weather is what faults make of the links at the moment.
+type weather struct {
+	cuts  []*cut
+	loss  []*float64
+	twice []*float64
+	slow  []*time.Duration
+}
+
+// cut keeps everything that one node sends from arriving at another.
+type cut struct {
+	from, to kv.NodeID
+	since    time.Duration
+}
+
+func newNetwork(g *gate, seed uint64) *network {
+	return &network{gate: g, seed: seed, endpoints: make(map[kv.NodeID]*endpoint), held: make(map[kv.NodeID]time.Duration)}
+}
+
+// remove takes p out of list.
+func remove[T any](list []*T, p *T) []*T {
+	return slices.DeleteFunc(slices.Clone(list), func(q *T) bool { return q == p })
+}
+
+func (n *network) isCut(from, to kv.NodeID) bool {
+	return slices.ContainsFunc(n.cuts, func(c *cut) bool { return c.from == from && c.to == to })
+}
+
+// deaf reports whether the link has been cut for so long that it is known.
+func (n *network) deaf(a, b kv.NodeID) bool {
+	now := n.gate.now()
+	return slices.ContainsFunc(n.cuts, func(c *cut) bool {
+		return (c.from == a && c.to == b || c.from == b && c.to == a) && now-c.since > deafAfter
+	})
+}
+
+// up reports whether a process listens at the node's address.
+func (n *network) up(id kv.NodeID) bool {
+	e := n.endpoints[id]
+	return e != nil && !e.dead.Load()
+}
+
+// lost reports whether the message is lost although no link is cut.
+func (n *network) lost(id uint64) bool { return n.chance(n.loss, id, saltLoss) }
+
+// doubled reports whether the message arrives twice.
+func (n *network) doubled(id uint64) bool { return n.chance(n.twice, id, saltCopy) }
+
+func (n *network) chance(list []*float64, id, salt uint64) bool {
+	p := 0.0
+	for _, q := range list {
+		p = max(p, *q)
+	}
+	return p > 0 && unit(mix(n.seed, salt, id)) < p
+}
+
+// delay is how long a message takes: mostly under two milliseconds, sometimes
+// far longer, so that messages overtake one another.
+func (n *network) delay(id uint64) time.Duration {
+	x := mix(n.seed, saltDelay, id)
+	longest := 2 * time.Millisecond
+	if x%16 == 0 {
+		longest = 40 * time.Millisecond
+	}
+	for _, d := range n.slow {
+		longest += *d
+	}
+	return 100*time.Microsecond + time.Duration(unit(x)*float64(longest))
+}
+
+// leaving is when a message that the node sends now goes out: once it is not
+// paused.
+func (n *network) leaving(from kv.NodeID) time.Duration { return max(n.gate.now(), n.held[from]) }
+
+// paused reports until when the node does nothing, if it does.
+func (n *network) paused(id kv.NodeID) (time.Duration, bool) {
+	until := n.held[id]
+	return until, until > n.gate.now()
+}
+
+// drop ends all that a dead node took part in. Who called it learns of its end
+// by a reset connection, or not at all where the power went.
+func (n *network) drop(e *endpoint, reset bool) {
+	for _, x := range slices.Clone(n.open) {
+		switch {
+		case x.from == e:
+			x.finish(reply{err: errDead})
+		case x.serving == e && reset && !n.isCut(e.id, x.from.id):
+			n.gate.schedule(n.gate.now()+n.delay(mix(x.id, saltReset)), "reset "+x.name, func() {
+				if !n.isCut(e.id, x.from.id) {
+					x.finish(x.failed(true, errLost))
+				}
+			})
+		}
+	}
+}
+
+// link is one direction between two nodes.
+type link struct{ from, to kv.NodeID }
+
+// cutting cuts links and returns what heals them.
+func (n *network) cutting(links ...link) (heal func()) {
+	made := make([]*cut, len(links))
+	for i, l := range links {
+		made[i] = &cut{from: l.from, to: l.to, since: n.gate.now()}
+	}
+	n.cuts = append(slices.Clone(n.cuts), made...)
+	return func() {
+		for _, c := range made {
+			n.cuts = remove(n.cuts, c)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Report is what came of a run.
+type Report struct {
+	Plan       Plan
+	Trace      uint64 // hash of all that happened, in its order
+	Events     int
+	Virtual    time.Duration // time that passed in the run
+	Outcomes   map[Outcome]int
+	Violations []Violation
+	Operations []string // each with its outcome
+}
+
+func (w *world) report() Report {
+	r := Report{
+		Plan: w.plan, Trace: w.gate.trace.Sum64(), Events: w.gate.released, Virtual: w.gate.now(),
+		Outcomes: make(map[Outcome]int), Violations: w.violations,
+	}
+	for _, rec := range w.history.records {
+		if rec == nil {
+			continue
+		}
+		r.Outcomes[rec.outcome]++
+		r.Operations = append(r.Operations, rec.line())
+	}
+	return r
+}
+
+// line tells what became of an operation.
+func (r *record) line() string {
+	parts := []string{fmt.Sprintf("#%d %s %s", r.ID, r.Kind, r.outcome)}
+	if r.code != "" {
+		parts = append(parts, string(r.code))
+	}
+	switch {
+	case r.Kind == Read && r.outcome == OK:
+		parts = append(parts, fmt.Sprintf("shows %v", r.result.list()))
+		if r.deleted {
+			parts = append(parts, "and a delete")
+		}
+	case r.outcome == OK:
+		parts = append(parts, fmt.Sprintf("by %v", r.acked))
+	}
+	if r.Kind != Read {
+		parts = append(parts, fmt.Sprintf("having seen %v", r.must.list()))
+	}
+	return strings.Join(parts, " ")
+}
+
+// Failed reports whether a promise was broken.
+func (r Report) Failed() bool { return len(r.Violations) > 0 }
+
+// Checkers lists the checkers that complained, each once, the first first.
+func (r Report) Checkers() []string {
+	var out []string
+	seen := make(map[string]bool)
+	for _, v := range r.Violations {
+		if !seen[v.Checker] {
+			seen[v.Checker] = true
+			out = append(out, v.Checker)
+		}
+	}
+	return out
+}
+
+// String is what a person needs to see of a failure.
+func (r Report) String() string {
+	var b strings.Builder
+	for _, v := range r.Violations {
+		fmt.Fprintf(&b, "BROKEN %v\n", v)
+	}
+	fmt.Fprintf(&b, "%v", r.Plan)
+	for _, line := range r.Operations {
+		b.WriteString(line + "\n")
+	}
+	fmt.Fprintf(&b, "seed %d trace %016x\n", r.Plan.Seed, r.Trace)
+	return b.String()
+}
+
+// totals sums up many runs.
+type totals struct {
+	runs     int
+	virtual  time.Duration
+	events   int
+	outcomes map[Outcome]int
+	faults   map[FaultKind]int
+}
+
+func (s *totals) add(r Report) {
+	if s.outcomes == nil {
+		s.outcomes, s.faults = make(map[Outcome]int), make(map[FaultKind]int)
+	}
+	s.runs++
+	s.virtual += r.Virtual
+	s.events += r.Events
+	for o, n := range r.Outcomes {
+		s.outcomes[o] += n
+	}
+	for _, f := range r.Plan.Faults {
+		s.faults[f.Kind]++
+	}
+}
+
+// String is one line: runs, simulated time, operations, faults by kind.
+func (s totals) String() string {
+	ops := s.outcomes[OK] + s.outcomes[Failed] + s.outcomes[Unknown]
+	var kinds []string
+	count := 0
+	for _, k := range FaultKinds() {
+		if n := s.faults[k]; n > 0 {
+			kinds = append(kinds, fmt.Sprintf("%s %d", k, n))
+			count += n
+		}
+	}
+	return fmt.Sprintf("%d seeds, %v simulated, %d events, %d operations (%d ok, %d failed, %d unknown), %d faults (%s)",
+		s.runs, s.virtual.Round(time.Second), s.events, ops, s.outcomes[OK], s.outcomes[Failed], s.outcomes[Unknown],
+		count, strings.Join(kinds, ", "))
+}
