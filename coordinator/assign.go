@@ -31,7 +31,7 @@ type intent struct {
 	complete bool
 	// fresh says that no earlier attempt can have run.
 	fresh bool
-	// searched says that other owners were asked for earlier attempts.
+	// searched says that other owners were asked for what the token has seen.
 	searched bool
 }
 
@@ -44,9 +44,11 @@ type assignment struct {
 	repeated bool
 }
 
-// errUnseen asks for a search: the client has seen what this record has not,
-// and that could be an earlier attempt at this very write. If this attempt
-// replaced that one, all would be hidden, and the write be lost.
+// errUnseen asks for a search: the client has seen what this record has not.
+// A record should not cover events that it never held, for it would not know
+// their write ids. Attempts at the same writes that come later would be taken
+// for new ones, and replace what had replaced the first, or the first itself;
+// and of a write of which one attempt is replaced, all are hidden.
 var errUnseen = errors.New("the context has seen more than this replica")
 
 // assign decides what the write makes of the record old. It is called inside
@@ -60,7 +62,7 @@ func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now
 	if err := in.checkID(base, now); err != nil {
 		return assignment{}, err
 	}
-	if !in.fresh && !in.searched && !base.Clock.Dominates(in.Token.Seen) {
+	if !in.searched && !base.Clock.Dominates(in.Token.Seen) {
 		return assignment{}, errUnseen
 	}
 	values, _ := base.Visible(now)

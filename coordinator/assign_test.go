@@ -321,18 +321,17 @@ func TestAssignReplacesOnlyWhatWasShown(t *testing.T) {
 		replaced := func(name string, by vclock.Clock) bool { return slices.ContainsFunc(dots[name], by.Covers) }
 
 		write := func(d *desk, in intent, s shown) {
-			before, old := d.values(epoch), d.record
+			old := d.record
 			a, err := d.assign(in, epoch)
 			if errors.Is(err, errUnseen) {
-				all := desks[0].record.Merge(desks[1].record).Merge(desks[2].record)
-				if in.searched = true; len(all.Attempts(in.WriteID)) > 0 {
-					in.known.merged = all
-				}
+				in.searched, in.known.merged = true, desks[0].record.Merge(desks[1].record).Merge(desks[2].record)
 				a, err = d.assign(in, epoch)
 			}
 			if err != nil {
 				return
 			}
+			base := desk{record: old.Merge(in.known.merged)}
+			before := base.values(epoch)
 			name := string(in.Value)
 			next := shown{Token: a.token, writes: map[string]bool{name: true}}
 			maps.Copy(next.writes, s.writes)
@@ -350,7 +349,7 @@ func TestAssignReplacesOnlyWhatWasShown(t *testing.T) {
 				if replaced(v, a.token.Seen) && !next.writes[v] && !gone[v] {
 					t.Fatalf("the token after %q covers %q", name, v)
 				}
-				if a.repeated || v == name || !replaced(v, in.supersedes(old)) {
+				if a.repeated || v == name || !replaced(v, in.supersedes(base.record)) {
 					continue
 				}
 				if !next.writes[v] && !gone[v] {
@@ -358,8 +357,8 @@ func TestAssignReplacesOnlyWhatWasShown(t *testing.T) {
 				}
 				gone[v] = true
 			}
-			if known := (desk{record: old.Merge(in.known.merged)}); a.repeated && !slices.Equal(known.values(epoch), d.values(epoch)) {
-				t.Fatalf("attempt %q again: %q became %q", name, known.values(epoch), d.values(epoch))
+			if a.repeated && !slices.Equal(before, d.values(epoch)) {
+				t.Fatalf("attempt %q again: %q became %q", name, before, d.values(epoch))
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){

@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -264,4 +266,41 @@ func TestRepeatedAttemptThatHasSeenTheFirst(t *testing.T) {
 			w.nodes[1].reads("v")
 		})
 	}
+}
+
+// An attempt that arrives when all is over must not overwrite what has replaced
+// the write since.
+func TestLateAttemptToOverwrite(t *testing.T) {
+	lives(t, 3, func(t *testing.T, w *world) {
+		owners := w.owners(key)
+		owners[1].put(text("before").with(Options{W: All}))
+		late := ForwardRequest{
+			Fence: Fence{Digest: owners[0].View().Digest()},
+			Put: Put{
+				Key: key, Value: []byte("over"), Overwrite: true, WriteID: w.writeID(),
+				Options: Options{N: 3, R: One, W: Exactly(2), Timeout: time.Second},
+			},
+		}
+		owners[0].set(trouble{refused: true})
+		done := owners[1].put(late.Put)
+		owners[0].set(trouble{})
+		owners[0].put(Put{Key: key, Value: []byte("after"), Token: done.Token, Options: Options{W: All}})
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		again, err := owners[0].Forwarded(ctx, late)
+		if err != nil || again.Dot != done.Dot {
+			t.Errorf("dot %v, %v; want %v", again.Dot, err, done.Dot)
+		}
+		w.nodes[1].reads("after")
+
+		// One whose sender has given up is not begun.
+		cancel()
+		late.Put.WriteID = w.writeID()
+		_, err = owners[0].Forwarded(ctx, late)
+		var e *kv.Error
+		if !errors.As(err, &e) || e.Outcome != kv.NotApplied {
+			t.Errorf("cancelled: %v", err)
+		}
+		w.nodes[1].reads("after")
+	})
 }

@@ -25,10 +25,6 @@ func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardReques
 	}
 	in := intent{Put: req.Put, n: pl.n, fresh: req.Fresh || req.Put.WriteID.IsZero()}
 	a, commit, err := c.assignIf(ctx, pl, in, req.StandInFor)
-	if errors.Is(err, errUnseen) {
-		c.search(ctx, pl, &in)
-		a, commit, err = c.assignIf(ctx, pl, in, req.StandInFor)
-	}
 	if err != nil {
 		return PutDone{}, err
 	}
@@ -41,28 +37,23 @@ func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardReques
 	return s.run(ctx, pl)
 }
 
-// search looks among the other owners for an earlier attempt at the write. It
-// does so as well as it can in good time: a replica left alone takes the write.
-func (c *Coordinator) search(ctx context.Context, pl plan, in *intent) {
-	ctx, cancel := context.WithTimeout(ctx, late(ctx))
-	defer cancel()
-	in.searched = true
-	known, _ := c.collect(ctx, pl, query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy, hedge: HedgeAll, floor: in.Token.Seen})
-	if len(known.merged.Attempts(in.WriteID)) > 0 {
-		in.known = known
-	}
-}
-
 // assignIf gives the write its dot if its condition holds of what a quorum and
-// this node have. An attempt already made is past its condition.
+// this node have.
 func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
-	if in.Condition.IsZero() || len(in.known.merged.Attempts(in.WriteID)) > 0 {
+	q := query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy, floor: in.Token.Seen}
+	if in.Condition.IsZero() {
+		a, commit, err := c.assignLocally(ctx, pl, in, standInFor)
+		if !errors.Is(err, errUnseen) {
+			return a, commit, err
+		}
+		in.known, in.searched = c.search(ctx, pl, q), true
 		return c.assignLocally(ctx, pl, in, standInFor)
 	}
 	var err error
-	if in.known, err = c.collect(ctx, pl, query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy}); err != nil {
+	if in.known, err = c.collect(ctx, pl, q); err != nil {
 		return assignment{}, nil, unapplied(err)
 	}
+	in.searched = true
 	a, commit, err := c.assignLocally(ctx, pl, in, standInFor)
 	var e *kv.Error
 	if !errors.As(err, &e) || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
@@ -70,14 +61,21 @@ func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInF
 	}
 	// Only all owners together can say that no earlier attempt was applied, and
 	// with it that this one was not.
-	asking, cancel := context.WithTimeout(ctx, late(ctx))
-	defer cancel()
-	all, allErr := c.collect(asking, pl, query{key: in.Key, need: pl.n, hedge: HedgeAll})
-	if allErr != nil {
+	q.need = pl.n
+	if in.known = c.search(ctx, pl, q); !in.known.tally.Reached() {
 		return a, commit, err
 	}
-	in.known, in.complete = all, true
+	in.complete = true
 	return c.assignLocally(ctx, pl, in, standInFor)
+}
+
+// search is a read that takes what it can get in good time.
+func (c *Coordinator) search(ctx context.Context, pl plan, q query) collection {
+	ctx, cancel := context.WithTimeout(ctx, late(ctx))
+	defer cancel()
+	q.hedge = HedgeAll
+	known, _ := c.collect(ctx, pl, q)
+	return known
 }
 
 // unapplied marks the errors of the read that judges a condition: it precedes
@@ -227,6 +225,7 @@ var errWithdrawn = errors.New("withdrawn before a dot was given")
 // to it in good time, the update is withdrawn, and so has certainly done nothing.
 func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given []kv.Blob, standInFor kv.NodeID) (assignment, *commitment, error) {
 	var state atomic.Int32
+	asked := ctx
 	decided := make(chan assignment, 1)
 	commit := &commitment{done: make(chan struct{})}
 	err := c.Local.Assign(AssignRequest{
@@ -234,7 +233,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 		Fence:      pl.view.Digest(),
 		Durability: in.Durability,
 		Decide: func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-			if !state.CompareAndSwap(waiting, deciding) {
+			if asked.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
 				return kv.Record{}, nil, errWithdrawn
 			}
 			a, err := assign(in, old, boot, c.mint, c.Now())
