@@ -55,8 +55,7 @@ func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInF
 	}
 	in.searched = true
 	a, commit, err := c.assignLocally(ctx, pl, in, standInFor)
-	var e *kv.Error
-	if !errors.As(err, &e) || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
+	if e, ok := errors.AsType[*kv.Error](err); !ok || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
 		return a, commit, err
 	}
 	// Only all owners together can say that no earlier attempt was applied, and
@@ -81,8 +80,7 @@ func (c *Coordinator) search(ctx context.Context, pl plan, q query) collection {
 // unapplied marks the errors of the read that judges a condition: it precedes
 // the write.
 func unapplied(err error) error {
-	var e *kv.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*kv.Error](err); ok {
 		before := *e
 		before.Outcome = kv.NotApplied
 		return &before
@@ -92,8 +90,7 @@ func unapplied(err error) error {
 
 // undecided marks the errors of an update that was not given a dot.
 func undecided(err error) error {
-	var e *kv.Error
-	if errors.As(err, &e) {
+	if _, ok := errors.AsType[*kv.Error](err); ok {
 		return err
 	}
 	return MarkNotRun(err)
@@ -181,8 +178,8 @@ func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent, sta
 	given := newBlobs(in)
 	for {
 		a, commit, err := c.assignOnce(ctx, pl, in, given, standInFor)
-		var missing *MissingBlobs
-		if !errors.As(err, &missing) {
+		missing, ok := errors.AsType[*MissingBlobs](err)
+		if !ok {
 			return a, commit, err
 		}
 		for _, d := range missing.Dots {

@@ -171,8 +171,8 @@ func (c *Coordinator) restarting(ctx context.Context, key kv.Key, n int, try fun
 			return err
 		}
 		err = try(p)
-		var stale *StaleView
-		if !errors.As(err, &stale) {
+		stale, ok := errors.AsType[*StaleView](err)
+		if !ok {
 			return err
 		}
 		if err := c.learn(stale); err != nil {
@@ -204,8 +204,7 @@ func (c *Coordinator) learn(stale *StaleView) error {
 
 // counted counts a request that did not reach its count, and returns its error.
 func (c *Coordinator) counted(err error) error {
-	var e *kv.Error
-	if errors.As(err, &e) && (e.Code == kv.CodeQuorumUnreached || e.Code == kv.CodeTimeout) {
+	if e, ok := errors.AsType[*kv.Error](err); ok && (e.Code == kv.CodeQuorumUnreached || e.Code == kv.CodeTimeout) {
 		c.stats.unreached.Add(1)
 	}
 	return err

@@ -32,8 +32,7 @@ func (c *Coordinator) Get(ctx context.Context, g Get) (Got, error) {
 
 // asRead takes the outcome out of an error: only writes have one.
 func asRead(err error) error {
-	var e *kv.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*kv.Error](err); ok {
 		read := *e
 		read.Outcome = ""
 		return &read

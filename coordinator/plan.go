@@ -113,8 +113,7 @@ func (p plan) check(what string, count int) error {
 // cannot learn, holds up nobody else.
 func send[R any](p plan, call func(Fence) (R, error)) (R, error) {
 	got, err := call(Fence{Digest: p.view.Digest()})
-	var stale *StaleView
-	if errors.As(err, &stale) && p.view.Contains(stale.View) {
+	if stale, ok := errors.AsType[*StaleView](err); ok && p.view.Contains(stale.View) {
 		got, err = call(Fence{Digest: p.view.Digest(), Full: p.view.Append(nil)})
 	}
 	return got, err
@@ -123,8 +122,7 @@ func send[R any](p plan, call func(Fence) (R, error)) (R, error) {
 // newer returns the refusal of a node that knows layouts which the plan lacks,
 // nil for any other error: the request must learn them and begin again.
 func (p plan) newer(err error) *StaleView {
-	var stale *StaleView
-	if errors.As(err, &stale) && !p.view.Contains(stale.View) {
+	if stale, ok := errors.AsType[*StaleView](err); ok && !p.view.Contains(stale.View) {
 		return stale
 	}
 	return nil
@@ -151,11 +149,10 @@ const noAnswer = "no answer in time"
 
 // brief is the text of an error without the outcome, which is the answer's.
 func brief(err error) string {
-	var e *kv.Error
-	switch {
-	case errors.As(err, &e):
+	if e, ok := errors.AsType[*kv.Error](err); ok {
 		return string(e.Code) + ": " + e.Message
-	case errors.Is(err, context.DeadlineExceeded):
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
 		return noAnswer
 	}
 	return err.Error()

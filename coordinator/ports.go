@@ -67,8 +67,8 @@ func MarkNotRun(err error) error { return notRun{err} }
 
 // NotRun reports whether err promises that the asked node did nothing.
 func NotRun(err error) bool {
-	var n notRun
-	return errors.As(err, &n)
+	_, ok := errors.AsType[notRun](err)
+	return ok
 }
 
 // StaleView is the refusal of a replica whose view differs from the request's:

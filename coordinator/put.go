@@ -101,14 +101,12 @@ func beforeDeadline(ctx context.Context) time.Duration {
 // truthful makes sure that an error names its write and claims no more than is
 // known: an error of unknown origin leaves the outcome unknown.
 func (c *Coordinator) truthful(err error, p Put) error {
-	var stale *StaleView
-	if err == nil || errors.As(err, &stale) || errors.Is(err, ErrNotOwner) {
+	if _, stale := errors.AsType[*StaleView](err); err == nil || stale || errors.Is(err, ErrNotOwner) {
 		return err
 	}
 	e := new(kv.Error)
-	if errors.As(err, &e) {
-		copied := *e
-		e = &copied
+	if ours, ok := errors.AsType[*kv.Error](err); ok {
+		*e = *ours
 	} else {
 		*e = kv.Error{Code: kv.CodeInternal, Message: err.Error()}
 		if NotRun(err) {
@@ -257,8 +255,7 @@ func (r *routing) forward(ctx context.Context, pl plan, to kv.NodeID, req Forwar
 // judge returns the error that ends the routing, or nil if the next candidate
 // may do better.
 func (r *routing) judge(pl plan, a attempt) error {
-	var e *kv.Error
-	isOurs := errors.As(a.err, &e)
+	e, isOurs := errors.AsType[*kv.Error](a.err)
 	if stale := pl.newer(a.err); stale != nil {
 		return stale
 	}
@@ -293,8 +290,8 @@ func fault(code kv.Code) bool {
 // attempt may have been: one of this routing, here or under an earlier view, or
 // one before it under an id that nobody remembers for so long.
 func (r *routing) settled(err error) error {
-	var e *kv.Error
-	if !errors.As(err, &e) || e.Outcome != kv.NotApplied || !r.doubt && r.open == 0 && e.Code != kv.CodeWriteIDExpired {
+	e, ok := errors.AsType[*kv.Error](err)
+	if !ok || e.Outcome != kv.NotApplied || !r.doubt && r.open == 0 && e.Code != kv.CodeWriteIDExpired {
 		return err
 	}
 	doubtful := *e

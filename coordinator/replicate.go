@@ -39,8 +39,8 @@ func (s *spreading) run(ctx context.Context, pl plan) (PutDone, error) {
 	s.encoded = kv.AppendRecord(nil, s.record)
 	for range maxRestarts {
 		err := s.round(ctx, pl)
-		var stale *StaleView
-		if !errors.As(err, &stale) {
+		stale, ok := errors.AsType[*StaleView](err)
+		if !ok {
 			return s.done(), err
 		}
 		if err := s.learn(stale); err != nil {
@@ -220,8 +220,8 @@ func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreR
 		return err
 	}
 	err := attempt()
-	var missing *MissingBlobs
-	if !errors.As(err, &missing) {
+	missing, ok := errors.AsType[*MissingBlobs](err)
+	if !ok {
 		return err
 	}
 	for _, d := range missing.Dots {
