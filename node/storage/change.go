@@ -1,0 +1,143 @@
+package storage
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
+)
+
+// Change is what an update makes of a record.
+type Change struct {
+	// Record replaces what is stored; an absent one removes it.
+	Record kv.Record
+	// Blobs are the external values that Record holds live and the old record
+	// did not. Others are ignored, save that a blob of a value held before is
+	// written again, which repairs a damaged one.
+	Blobs []kv.Blob
+	// Same says that there is nothing to write: what is stored is as it should
+	// be. Record and Blobs are ignored.
+	Same bool
+}
+
+// MissingBlobError says which external values a record refers to that were
+// neither supplied nor kept. It wraps [ErrMissingBlob].
+type MissingBlobError struct {
+	Slot kv.Slot
+	Dots []vclock.Dot
+}
+
+func (e *MissingBlobError) Error() string {
+	return fmt.Sprintf("%v: %v of %v", ErrMissingBlob, e.Dots, slotAddress(e.Slot))
+}
+
+// Unwrap returns [ErrMissingBlob].
+func (e *MissingBlobError) Unwrap() error { return ErrMissingBlob }
+
+// plan is a change turned into operations.
+type plan struct {
+	// pieces are new and immutable. They must be durable no later than entry.
+	pieces []Op
+	// entry holds the record and the deletion of what it no longer refers to.
+	entry []Op
+	// keeps is set if the record refers to values that earlier commits wrote.
+	keeps bool
+	// ref is where the parts of the new record are, if it has any.
+	ref reference
+}
+
+// planChange turns the change from old, whose parts are at oldRef, into
+// operations. Its errors are [ErrBadBlob] and [ErrMissingBlob].
+func planChange(slot kv.Slot, old kv.Record, oldRef reference, c Change, id func() uint64) (plan, error) {
+	p, err := planValues(slot, old, c)
+	if err != nil {
+		return plan{}, err
+	}
+	if !oldRef.isZero() {
+		p.entry = append(p.entry, deletePieces(partAddress(oldRef.id), oldRef.length)...)
+	}
+	at := slotAddress(slot)
+	if c.Record.Absent() {
+		p.entry = append(p.entry, Op{Key: at.bytes(), Delete: true})
+		return p, nil
+	}
+	parts, entry, ref := sealEntry(at, kv.AppendLocal(newEnvelope(recordHint(c.Record)), c.Record), id)
+	p.pieces = append(p.pieces, parts...)
+	p.entry = append(p.entry, entry)
+	p.ref = ref
+	return p, nil
+}
+
+// recordHint guesses the encoded size of a record, to allocate once.
+func recordHint(r kv.Record) int {
+	n := 64 + 18*len(r.Clock) + 48*len(r.IDs)
+	for _, v := range r.Live {
+		n += 96 + len(v.Value.Inline) + len(v.Value.ContentType)
+	}
+	return n
+}
+
+// planValues plans the external values of a change.
+func planValues(slot kv.Slot, old kv.Record, c Change) (plan, error) {
+	var p plan
+	var missing []vclock.Dot
+	for _, v := range c.Record.Live {
+		i := slices.IndexFunc(c.Blobs, func(b kv.Blob) bool { return b.Dot == v.Dot })
+		switch {
+		case !v.Value.External:
+		case i >= 0:
+			if err := checkBlob(v, c.Blobs[i]); err != nil {
+				return plan{}, fmt.Errorf("%v of %v: %w", v.Dot, slotAddress(slot), err)
+			}
+			p.pieces = append(p.pieces, setPieces(valueAddress(slot, v.Dot), c.Blobs[i].Data)...)
+		case holdsExternal(old, v.Dot):
+			p.keeps = true
+		default:
+			missing = append(missing, v.Dot)
+		}
+	}
+	if missing != nil {
+		return plan{}, &MissingBlobError{Slot: slot, Dots: missing}
+	}
+	for _, v := range old.Live {
+		if v.Value.External && !holdsExternal(c.Record, v.Dot) {
+			p.entry = append(p.entry, deletePieces(valueAddress(slot, v.Dot), v.Value.Length)...)
+		}
+	}
+	return p, nil
+}
+
+func checkBlob(v kv.Version, b kv.Blob) error {
+	if uint64(len(b.Data)) != v.Value.Length || xxhash.Sum64(b.Data) != v.Value.Checksum {
+		return fmt.Errorf("%w: %d bytes with checksum %016x, the record states %d with %016x",
+			ErrBadBlob, len(b.Data), xxhash.Sum64(b.Data), v.Value.Length, v.Value.Checksum)
+	}
+	if pieceCount(v.Value.Length) > maxPieces {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, v.Value.Length)
+	}
+	return nil
+}
+
+func holdsExternal(r kv.Record, d vclock.Dot) bool {
+	i, ok := slices.BinarySearchFunc(r.Live, d, func(v kv.Version, d vclock.Dot) int { return v.Dot.Compare(d) })
+	return ok && r.Live[i].Value.External
+}
+
+// planFact plans storing fact at, or removing it if it is nil.
+func planFact(at address, fact []byte, oldRef reference, id func() uint64) plan {
+	var p plan
+	if !oldRef.isZero() {
+		p.entry = deletePieces(partAddress(oldRef.id), oldRef.length)
+	}
+	if fact == nil {
+		p.entry = append(p.entry, Op{Key: at.bytes(), Delete: true})
+		return p
+	}
+	parts, entry, ref := sealEntry(at, append(newEnvelope(len(fact)), fact...), id)
+	p.pieces, p.ref = parts, ref
+	p.entry = append(p.entry, entry)
+	return p
+}

@@ -1,0 +1,246 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/starling-kv/starling/kv"
+)
+
+// commitAll is the goroutine that commits: while one round is on its way to the
+// disk, the next gathers in the queue. It ends, and closes the engine, after
+// Close.
+func (s *Store) commitAll() {
+	defer close(s.done)
+	var tasks []task
+	for {
+		// Whoever was answered by the last round may have the next update ready:
+		// to let them run first makes the rounds several times larger under load
+		// and costs nothing without.
+		runtime.Gosched()
+		var more bool
+		tasks, more = s.queue.take(tasks[:0], s.opts.BatchLen, s.opts.BatchBytes)
+		if !more {
+			break
+		}
+		s.commitRound(tasks)
+		clear(tasks)
+	}
+	s.closeErr = s.engine.Close()
+}
+
+// commitRound applies the tasks in their order and answers each.
+func (s *Store) commitRound(tasks []task) {
+	r := round{s: s, results: make(map[string]result, len(tasks))}
+	for i, t := range tasks {
+		if r.err != nil || s.counts.failed.Load() {
+			r.settle()
+			s.refuseAll(tasks[i:])
+			return
+		}
+		r.apply(t)
+	}
+	r.settle()
+}
+
+// refuseAll answers tasks that will not be applied.
+func (s *Store) refuseAll(tasks []task) {
+	for _, t := range tasks {
+		s.counts.updates.Add(1)
+		t.Done(s.refusal())
+	}
+}
+
+func (s *Store) refusal() error {
+	if s.counts.failed.Load() {
+		return ErrFailed
+	}
+	return ErrDiskFull
+}
+
+// result is what a round made of an entry: what later updates of the same round
+// are given to see, since the engine does not hold it yet.
+type result struct {
+	record kv.Record
+	fact   []byte
+	ref    reference
+}
+
+// round is one turn of the committing goroutine. It is done after settle.
+type round struct {
+	s       *Store
+	results map[string]result // by storage key
+	batch   Batch             // not yet committed
+	sync    bool              // an update asked for it, and there is something to sync
+	done    []func(error)     // to be called once the round is on disk
+	err     error             // of the engine: the outcome is open
+}
+
+// apply runs one task and adds what it changes to the batch. Errors that
+// concern the task alone are answered at once.
+func (r *round) apply(t task) {
+	run := r.applyUpdate
+	if t.fact != nil {
+		run = r.applyFact
+	}
+	wrote, err := run(t)
+	if err != nil && r.err == nil {
+		r.s.counts.updates.Add(1)
+		t.Done(err)
+		return
+	}
+	// A task that changed nothing may have seen what is not synced yet.
+	if t.Sync && (wrote || r.batch.Len() > 0 || r.s.unsynced) {
+		r.sync = true
+	}
+	r.done = append(r.done, t.Done)
+}
+
+func (r *round) applyUpdate(t task) (wrote bool, err error) {
+	s := r.s
+	key := string(slotAddress(t.Slot).bytes())
+	old, ok := r.results[key]
+	if !ok {
+		if old.record, old.ref, err = s.record(t.Slot); err != nil {
+			return false, err
+		}
+	}
+	c, err := t.Apply(old.record, s.Boot())
+	if err != nil {
+		return false, err
+	}
+	if c.Same {
+		r.results[key] = old
+		return false, nil
+	}
+	p, err := planChange(t.Slot, old.record, old.ref, c, s.opts.Random)
+	if err != nil {
+		return false, err
+	}
+	if err := r.add(p); err != nil {
+		return false, err
+	}
+	r.results[key] = result{record: c.Record, ref: p.ref}
+	return true, nil
+}
+
+func (r *round) applyFact(t task) (wrote bool, err error) {
+	at := metaAddress(t.name)
+	key := string(at.bytes())
+	old, ok := r.results[key]
+	if !ok {
+		if old.fact, old.ref, err = r.s.meta(t.name); err != nil {
+			return false, err
+		}
+	}
+	fact, err := t.fact(old.fact)
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(fact, old.fact) && (fact == nil) == (old.fact == nil) {
+		r.results[key] = old
+		return false, nil
+	}
+	p := planFact(at, fact, old.ref, r.s.opts.Random)
+	if err := r.add(p); err != nil {
+		return false, err
+	}
+	r.results[key] = result{fact: fact, ref: p.ref}
+	return true, nil
+}
+
+// add adds a plan to the batch, so that at no moment a crash can leave an entry
+// whose pieces it lost:
+//
+//   - an entry goes into one transaction with its new pieces if they fit;
+//     otherwise the pieces go before, and are synced before the entry follows;
+//   - the pieces that an entry keeps are either in the batch, to which the entry
+//     is added, or in earlier transactions, which are synced first.
+func (r *round) add(p plan) error {
+	pieces, entry := opsSize(p.pieces), opsSize(p.entry)
+	limit := r.s.engine.MaxBatch()
+	if entry > limit {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, entry)
+	}
+	if pieces+entry > limit {
+		for _, op := range p.pieces {
+			r.makeRoom(op.size())
+			r.batch.add(op)
+		}
+		r.flush(true)
+	} else {
+		r.makeRoom(pieces + entry)
+		if p.keeps && r.s.unsynced {
+			r.flush(true)
+		}
+		r.batch.add(p.pieces...)
+	}
+	r.batch.add(p.entry...)
+	return r.err
+}
+
+func opsSize(ops []Op) int {
+	var n int
+	for _, op := range ops {
+		n += op.size()
+	}
+	return n
+}
+
+// makeRoom commits the batch if it has no room for size more bytes.
+func (r *round) makeRoom(size int) {
+	if r.batch.Size()+size > r.s.engine.MaxBatch() {
+		r.flush(false)
+	}
+}
+
+// flush commits the batch; with sync it and all before it are durable then.
+func (r *round) flush(sync bool) {
+	s := r.s
+	if r.err != nil || r.batch.Len() == 0 && (!sync || !s.unsynced) {
+		return
+	}
+	if r.err = s.engine.Commit(&r.batch, sync); r.err != nil {
+		return
+	}
+	s.unsynced = !sync
+	s.counts.commits.Add(1)
+	if sync {
+		s.counts.syncs.Add(1)
+	}
+	s.counts.bytes.Add(uint64(r.batch.Size()))
+	s.space.wrote(r.batch.Size())
+	r.batch.Reset()
+}
+
+// settle ends the round: what is left is committed and the tasks are answered.
+func (r *round) settle() {
+	r.flush(r.sync)
+	if r.err != nil {
+		r.err = r.s.fail(r.err)
+	}
+	r.s.counts.batches.Add(1)
+	r.s.counts.updates.Add(uint64(len(r.done)))
+	for _, done := range r.done {
+		done(r.err)
+	}
+}
+
+// fail draws the consequences of a failed commit and returns the error for
+// those whom it concerns. Whatever was minted under the boot may have been sent
+// to other replicas and is not stored here: the boot ends. If the outcome is
+// unclear, writes end too: after a failed sync the operating system may have
+// dropped what it could not write, and call the next sync a success.
+func (s *Store) fail(err error) error {
+	s.newBoot()
+	if errors.Is(err, ErrDiskFull) {
+		s.space.look()
+		return err
+	}
+	err = fmt.Errorf("%w: %w", ErrFailed, err)
+	s.counts.failed.Store(true)
+	s.queue.refuse(err)
+	return err
+}

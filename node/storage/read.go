@@ -1,0 +1,180 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
+)
+
+// Get returns the record in slot, the zero Record if there is none. That there
+// is none is what this disk says; whether it counts is for the caller to know.
+// Damage is [ErrCorrupt]. The record is the caller's.
+func (s *Store) Get(slot kv.Slot) (kv.Record, error) {
+	if err := checkKey(slot.Key); err != nil {
+		return kv.Record{}, err
+	}
+	r, _, err := s.record(slot)
+	return r, err
+}
+
+// record returns the record in slot and, if it has parts, where they are.
+func (s *Store) record(slot kv.Slot) (kv.Record, reference, error) {
+	at := slotAddress(slot)
+	payload, ref, err := s.load(at, at.bytes())
+	if err != nil || payload == nil {
+		return kv.Record{}, reference{}, err
+	}
+	r, err := decodeRecord(payload)
+	if err != nil {
+		return kv.Record{}, reference{}, s.report(at, err)
+	}
+	return r, ref, nil
+}
+
+func decodeRecord(payload []byte) (kv.Record, error) {
+	r, err := kv.DecodeLocal(payload)
+	if err != nil {
+		return kv.Record{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return r, nil
+}
+
+// Value returns the external value that the record in slot holds under dot,
+// with the length in bytes and the checksum that the record states.
+// [ErrNotFound] says that the value was replaced since the record was read:
+// read it again. If the record still holds the value, its disk lost it. The
+// bytes are the caller's.
+func (s *Store) Value(slot kv.Slot, dot vclock.Dot, length, checksum uint64) ([]byte, error) {
+	at := valueAddress(slot, dot)
+	data, err := readPieces(s.engine, at, length)
+	if err == nil && xxhash.Sum64(data) != checksum {
+		err = fmt.Errorf("%w: checksum %016x where the record states %016x", ErrCorrupt, xxhash.Sum64(data), checksum)
+	}
+	if err != nil {
+		return nil, s.report(at, err)
+	}
+	return data, nil
+}
+
+// ScanPartition calls fn with every record of a partition, in the order of its
+// storage keys, as they were at one moment; a record of more than 256 KiB may
+// be newer. Damaged records are left out; if there are any, the error after the
+// last call of fn is [ErrCorrupt]. An error of fn ends the scan and is returned
+// as it is. The record is fn's to keep.
+func (s *Store) ScanPartition(partition uint16, fn func(kv.Key, kv.Record) error) error {
+	from, to := partitionRange(partition)
+	return scan(s, from, to, decodeRecord, func(at address, r kv.Record) error { return fn(at.slot.Key, r) })
+}
+
+// ScanHints calls fn with every hint that is held for a node, with the same
+// promises as [Store.ScanPartition].
+func (s *Store) ScanHints(target kv.NodeID, fn func(kv.Slot, kv.Record) error) error {
+	from, to := hintRange(target)
+	return scan(s, from, to, decodeRecord, func(at address, r kv.Record) error { return fn(at.slot, r) })
+}
+
+// GetMeta returns the fact stored under name, nil if there is none. The bytes
+// are the caller's.
+func (s *Store) GetMeta(name string) ([]byte, error) {
+	payload, _, err := s.meta(name)
+	return payload, err
+}
+
+func (s *Store) meta(name string) ([]byte, reference, error) {
+	at := metaAddress(name)
+	return s.load(at, at.bytes())
+}
+
+// ScanMeta calls fn with every fact whose name begins with prefix, in the order
+// of names, with the same promises as [Store.ScanPartition].
+func (s *Store) ScanMeta(prefix string, fn func(name string, value []byte) error) error {
+	from, to := metaRange(prefix)
+	asItIs := func(payload []byte) ([]byte, error) { return payload, nil }
+	return scan(s, from, to, asItIs, func(at address, value []byte) error { return fn(at.name, value) })
+}
+
+// load returns the payload stored at, nil if there is none. A part that is
+// missing was deleted by a writer that replaced the entry, which is then read
+// again; if the entry is still the same, it is damaged.
+func (s *Store) load(at address, key []byte) ([]byte, reference, error) {
+	var before []byte
+	for {
+		envelope, err := s.engine.Get(key)
+		if errors.Is(err, ErrNotFound) {
+			return nil, reference{}, nil
+		}
+		if err != nil {
+			return nil, reference{}, s.report(at, err)
+		}
+		payload, ref, err := unsealEntry(s.engine, key, envelope)
+		switch {
+		case err == nil:
+			return payload, ref, nil
+		case !errors.Is(err, ErrNotFound):
+			return nil, reference{}, s.report(at, err)
+		case bytes.Equal(envelope, before):
+			return nil, reference{}, s.report(at, fmt.Errorf("%w: a part is missing", ErrCorrupt))
+		}
+		before = envelope
+	}
+}
+
+// scan calls fn with every entry between from and to that can be decoded.
+func scan[T any](s *Store, from, to []byte, decode func([]byte) (T, error), fn func(address, T) error) error {
+	var damaged int
+	var first error
+	err := s.engine.Scan(from, to, func(key, envelope []byte) error {
+		at, payload, err := s.entry(key, envelope)
+		if payload == nil && err == nil {
+			return nil // removed since the scan began
+		}
+		var value T
+		if err == nil {
+			value, err = decode(payload)
+		}
+		switch {
+		case err == nil:
+			return fn(at, value)
+		case !errors.Is(err, ErrCorrupt):
+			return err
+		case first == nil:
+			first = err
+		}
+		damaged++
+		return nil
+	})
+	if err == nil && damaged > 0 {
+		return fmt.Errorf("%d damaged entries were left out, the first: %w", damaged, first)
+	}
+	return err
+}
+
+// entry takes apart what a scan found under key.
+func (s *Store) entry(key, envelope []byte) (address, []byte, error) {
+	at, err := parseAddress(key)
+	if err != nil {
+		return at, nil, s.report(at, fmt.Errorf("%w: %w", ErrCorrupt, err))
+	}
+	payload, _, err := unsealEntry(s.engine, key, envelope)
+	switch {
+	case errors.Is(err, ErrNotFound): // its parts were replaced since the scan began
+		payload, _, err = s.load(at, key)
+		return at, payload, err
+	case err != nil:
+		return at, nil, s.report(at, err)
+	}
+	return at, payload, nil
+}
+
+// report names the address in an error and counts damage.
+func (s *Store) report(at address, err error) error {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFormat) {
+		s.counts.corrupt.Add(1)
+	}
+	return fmt.Errorf("%v: %w", at, err)
+}
