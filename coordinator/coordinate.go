@@ -251,7 +251,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 	if err != nil {
 		return assignment{}, nil, undecided(err)
 	}
-	patience := time.NewTimer(late(ctx))
+	patience := time.NewTimer(late(ctx) / 2) // before the routing loses patience with this node
 	defer patience.Stop()
 	for {
 		select {

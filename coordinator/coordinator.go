@@ -154,7 +154,7 @@ func badRequest(format string, args ...any) *kv.Error {
 // by the clock of the runtime, not by Config.Now, which may be set or be wrong.
 func late(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return min(lateAfter, time.Until(deadline)/4)
+		return min(lateAfter, max(time.Until(deadline)/4, time.Millisecond))
 	}
 	return lateAfter
 }

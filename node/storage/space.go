@@ -96,7 +96,7 @@ func (w *watermark) due() bool {
 	now := w.now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.written < w.bytes && now.Sub(w.asked) < w.every {
+	if since := now.Sub(w.asked); w.written < w.bytes && since >= 0 && since < w.every { // clocks may go back
 		return false
 	}
 	w.asked, w.written = now, 0
