@@ -6,6 +6,9 @@ import "fmt"
 type Violation struct {
 	Checker string
 	Text    string
+	// again is a value that shows although it was replaced; of a write that was
+	// attempted twice that is a false sibling, which goes away by itself.
+	again *record
 }
 
 // String is the checker and what it saw.
@@ -18,15 +21,14 @@ func violation(checker, format string, args ...any) Violation {
 // checkRead judges the answer of a read by what is promised of every read, by
 // what its context asks, and by what quorums that overlap promise.
 func (h *history) checkRead(r *record) []Violation {
-	out := h.checkValues(r.Key, r.result, fmt.Sprintf("read #%d", r.ID), false)
+	out := h.checkValues(r.Key, r.result, fmt.Sprintf("read #%d", r.ID))
 	out = append(out, h.checkSession(r)...)
 	return append(out, h.checkFreshness(r)...)
 }
 
 // checkValues judges values that are shown together: each was written, and none
-// is in the history of another. Before hints are replayed a sloppy write may
-// show again (see stale).
-func (h *history) checkValues(key int, values ids, where string, final bool) []Violation {
+// is in the history of another.
+func (h *history) checkValues(key int, values ids, where string) []Violation {
 	var out []Violation
 	values.each(func(id int) {
 		switch w := h.at(id); {
@@ -35,8 +37,10 @@ func (h *history) checkValues(key int, values ids, where string, final bool) []V
 		case w.outcome == Failed:
 			out = append(out, violation("not applied", "%s shows #%d, which was reported as not applied", where, id))
 		default:
-			if s, ok := h.stale(w, values, final); ok {
-				out = append(out, violation("causal", "%s shows #%d beside #%d, whose context had seen it", where, s, id))
+			if s, ok := w.must.first(func(s int) bool { return s != id && values.has(s) }); ok {
+				v := violation("causal", "%s shows #%d beside #%d, whose context had seen it", where, s, id)
+				v.again = h.records[s]
+				out = append(out, v)
 			}
 		}
 	})
@@ -80,26 +84,21 @@ func (h *history) reflects(r, w *record, checker string) (v Violation, bad bool)
 	if !h.explained(w, r.result, r.deleted) {
 		return violation(checker, "read #%d shows %v and not #%d, nor anything that replaced it", r.ID, r.result.list(), w.ID), true
 	}
-	if s, ok := h.stale(w, r.result, false); ok {
-		return violation(checker, "read #%d shows #%d, which #%d had replaced", r.ID, s, w.ID), true
+	if s, ok := w.must.first(func(s int) bool { return s != w.ID && r.result.has(s) }); ok {
+		v = violation(checker, "read #%d shows #%d, which #%d had replaced", r.ID, s, w.ID)
+		v.again = h.records[s]
+		return v, true
 	}
 	return Violation{}, false
-}
-
-// stale returns a value that w had replaced and that is shown nevertheless. Of
-// a sloppy write that was attempted twice, one attempt may be known to a
-// stand-in alone: until its hint is replayed, which is not built yet, nobody
-// can tell that the other attempt was replaced with it.
-func (h *history) stale(w *record, shown ids, final bool) (int, bool) {
-	return w.must.first(func(s int) bool {
-		return s != w.ID && shown.has(s) && (final || !h.records[s].Sloppy)
-	})
 }
 
 // checkFinal judges what all replicas of a key hold together once all is
 // healed: live are the siblings, tombstones among them.
 func (h *history) checkFinal(key int, live ids) []Violation {
-	out := h.checkValues(key, live, "the final state", true)
+	out := h.checkValues(key, live, "the final state")
+	for i := range out {
+		out[i].again = nil // by now all attempts are known everywhere
+	}
 	h.writes(key, func(w *record) {
 		if w.outcome != OK {
 			return
@@ -110,7 +109,7 @@ func (h *history) checkFinal(key int, live ids) []Violation {
 		if !h.explained(w, live, false) {
 			out = append(out, violation("set", "#%d was acknowledged by %v and is lost: k%d holds %v", w.ID, w.acked, key, live.list()))
 		}
-		if s, ok := h.stale(w, live, true); ok {
+		if s, ok := w.must.first(func(s int) bool { return s != w.ID && live.has(s) }); ok {
 			out = append(out, violation("resurrection", "k%d holds #%d, which #%d (acknowledged) had replaced", key, s, w.ID))
 		}
 	})

@@ -123,7 +123,7 @@ func (a *attempt) send(m *machine) {
 // deliver brings the answer of a node that still lives.
 func (a *attempt) deliver(m *machine, p *process, ans answer) {
 	w := a.client.w
-	w.gate.schedule(w.net.leaving(m.id), fmt.Sprintf("end of #%d try %d", a.record.ID, a.tries), func() {
+	w.gate.schedule(w.net.leaving(m.id, uint64(a.record.ID)), fmt.Sprintf("end of #%d try %d", a.record.ID, a.tries), func() {
 		switch _, paused := w.net.paused(m.id); {
 		case !p.attempts[a]: // the process ended, and the client was told
 		case paused:
@@ -229,7 +229,7 @@ func (a *attempt) finish(ans answer) {
 	if outcome == OK {
 		a.accept(p, ans)
 	}
-	_, _ = fmt.Fprintf(w.gate.trace, "#%d %s %s %v\n", r.ID, r.outcome, r.code, r.result.list())
+	w.gate.note("#%d %s %s %v", r.ID, r.outcome, r.code, r.result.list())
 	w.ended(r)
 	a.client.next()
 }
@@ -284,6 +284,10 @@ func (a *attempt) acceptRead(p *process, got coordinator.Got) {
 func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
 	w, r := a.client.w, a.record
 	r.acked = holders(done.Acked, done.Hinted)
+	w.give(r, done.Dot)
+	if r.writeID.IsZero() {
+		r.writeID = done.WriteID // given by the node that handed it on
+	}
 	t := heldToken{etag: done.ETag, must: r.must, may: r.may, floor: r.floor.with(r.ID)}
 	if sole(r, done) {
 		// The token stands for the write and for all that it found, which only

@@ -38,6 +38,16 @@ type engine struct {
 	disk *disk
 }
 
+// readTime is what a read from a disk takes. Were it nothing, a node would have
+// its own answer before it has asked the others, or after: it would be chance.
+const readTime = 20 * time.Microsecond
+
+// Get implements [storage.Engine].
+func (e *engine) Get(key []byte) ([]byte, error) {
+	time.Sleep(readTime)
+	return e.Engine.Get(key)
+}
+
 // Commit implements [storage.Engine]. Half of a slow commit's time passes after
 // the batch is on the disk: a crash may come between that and its answer.
 func (e *engine) Commit(b *storage.Batch, sync bool) error {

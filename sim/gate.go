@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"testing/synctest"
@@ -29,7 +30,7 @@ type gate struct {
 	seen     map[string]uint64
 	trace    *xxhash.Digest
 	released int
-	listen   func(at time.Duration, name string) // is told of each event, if set
+	log      io.Writer // gets what goes into the trace
 }
 
 // posted is something that a node did and that is to have an effect elsewhere.
@@ -46,7 +47,7 @@ type event struct {
 }
 
 func newGate() *gate {
-	return &gate{begun: time.Now(), wake: make(chan struct{}, 1), seen: make(map[string]uint64), trace: xxhash.New()}
+	return &gate{begun: time.Now(), wake: make(chan struct{}, 1), seen: make(map[string]uint64), trace: xxhash.New(), log: io.Discard}
 }
 
 // now is the virtual time since the start of the run.
@@ -101,11 +102,15 @@ func (g *gate) admit() {
 
 func (g *gate) release(e event) {
 	g.released++
-	_, _ = fmt.Fprintf(g.trace, "%d %s\n", e.at, e.name)
-	if g.listen != nil {
-		g.listen(e.at, e.name)
-	}
+	g.note("%d %s", e.at, e.name)
 	e.run()
+}
+
+// note adds a line to the trace.
+func (g *gate) note(format string, args ...any) {
+	line := fmt.Appendf(nil, format+"\n", args...)
+	_, _ = g.trace.Write(line)
+	_, _ = g.log.Write(line)
 }
 
 // sleep lets virtual time pass until the next event, or until a node's timer

@@ -24,6 +24,21 @@ func (w *world) judge() {
 	for k := range w.plan.Keys {
 		w.judgeKey(k, byKey[w.key(k)])
 	}
+	w.countApart()
+}
+
+// countApart takes out of the violations what is only a false sibling. A write
+// that was attempted at two nodes has two dots; a writer that has seen one of
+// them replaces both, but who knows of the other alone cannot tell until it
+// meets a record that knows of both. The final state is judged without mercy.
+func (w *world) countApart() {
+	w.violations = slices.DeleteFunc(w.violations, func(v Violation) bool {
+		apart := v.again != nil && len(w.given[v.again.ID]) > 1
+		if apart {
+			w.falseSiblings++
+		}
+		return apart
+	})
 }
 
 // holdings scans all disks, past all that reads or repairs.
@@ -58,11 +73,12 @@ func (w *world) judgeKey(k int, held []holding) {
 		for _, v := range h.record.Live {
 			w.dot(k, v.Dot, v.Value, h.m.name)
 		}
+		w.attempted(k, h.record)
 	}
 	merged := mergeAll(held, nil)
 	w.checkOrders(k, held, merged)
 	live := w.liveIDs(k, merged)
-	_, _ = fmt.Fprintf(w.gate.trace, "k%d ends as %x\n", k, kv.AppendRecord(nil, merged))
+	w.gate.note("k%d ends as %x", k, kv.AppendRecord(nil, merged))
 	w.violations = append(w.violations, w.history.checkFinal(k, live)...)
 	if merged.Absent() {
 		return
@@ -71,6 +87,19 @@ func (w *world) judgeKey(k int, held []holding) {
 	w.exchange(k, held, owners, merged)
 	w.checkAgreement(k, owners, merged)
 	w.checkAnswer(k, owners, live)
+}
+
+// attempted notes the dots that a record remembers of each write.
+func (w *world) attempted(k int, r kv.Record) {
+	for _, i := range r.IDs {
+		for _, rec := range w.history.records {
+			if rec != nil && rec.Key == k && rec.applied() && (rec.writeID == i.ID) {
+				for _, d := range i.Dots {
+					w.give(rec, d)
+				}
+			}
+		}
+	}
 }
 
 // mergeAll merges records in the given order, or as they come.

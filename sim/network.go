@@ -95,7 +95,18 @@ func (n *network) delay(id uint64) time.Duration {
 
 // leaving is when a message that the node sends now goes out: once it is not
 // paused.
-func (n *network) leaving(from kv.NodeID) time.Duration { return max(n.gate.now(), n.held[from]) }
+func (n *network) leaving(from kv.NodeID, id uint64) time.Duration {
+	if until, ok := n.paused(from); ok {
+		return until + n.jitter(id)
+	}
+	return n.gate.now()
+}
+
+// jitter keeps what waited for one moment from happening at one moment: what a
+// node begins at the same time, it may end in any order.
+func (n *network) jitter(id uint64) time.Duration {
+	return time.Duration(mix(n.seed, saltDelay, id) % uint64(time.Millisecond))
+}
 
 // paused reports until when the node does nothing, if it does.
 func (n *network) paused(id kv.NodeID) (time.Duration, bool) {

@@ -14,13 +14,16 @@ type Report struct {
 	Virtual    time.Duration // time that passed in the run
 	Outcomes   map[Outcome]int
 	Violations []Violation
-	Operations []string // each with its outcome
+	// FalseSiblings counts values that showed for a while after one of their
+	// attempts had been replaced; they are no broken promise.
+	FalseSiblings int
+	Operations    []string // each with its outcome
 }
 
 func (w *world) report() Report {
 	r := Report{
 		Plan: w.plan, Trace: w.gate.trace.Sum64(), Events: w.gate.released, Virtual: w.gate.now(),
-		Outcomes: make(map[Outcome]int), Violations: w.violations,
+		Outcomes: make(map[Outcome]int), Violations: w.violations, FalseSiblings: w.falseSiblings,
 	}
 	for _, rec := range w.history.records {
 		if rec == nil {

@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ var (
 	seedsFlag = flag.Uint64("sim.seeds", 300, "how many seeds to run")
 	forFlag   = flag.Duration("sim.for", 0, "run seeds for so long, with a line of progress every ten seconds")
 	opsFlag   = flag.Int("sim.ops", 0, "operations a run, instead of what the seed draws")
+	logFlag   = flag.Bool("sim.log", false, "with -sim.seed, print every event")
 	quietFlag = flag.Bool("sim.checker", false, "stop at the first failure and print only its seed and checkers")
 )
 
@@ -57,7 +59,11 @@ func progress(sum totals, begun time.Time) {
 // replay runs one seed and prints its trace.
 func replay(t *testing.T, seed uint64) {
 	t.Helper()
-	r := Run(t, seed, Config{Ops: *opsFlag})
+	log := io.Discard
+	if *logFlag {
+		log = os.Stdout
+	}
+	r := ExecuteLogged(t, Draw(seed, Config{Ops: *opsFlag}), log)
 	_, _ = fmt.Fprintf(os.Stdout, "seed %d trace %016x\n", seed, r.Trace)
 	if r.Failed() {
 		t.Fatalf("%s", Explain(t, r))

@@ -12,7 +12,7 @@ import (
 var tracesFlag = flag.Bool("sim.traces", false, "print the traces of a few seeds and nothing else")
 
 // traced are the seeds of the trace proof.
-const traced = 40
+const traced = 100
 
 func traces(t *testing.T) []string {
 	t.Helper()

@@ -154,7 +154,7 @@ func (x *exchange) admit(id uint64) {
 	if x.net.lost(id) {
 		return
 	}
-	x.net.gate.schedule(x.net.leaving(x.from.id)+x.net.delay(id), x.name, func() { x.arrive(true) })
+	x.net.gate.schedule(x.net.leaving(x.from.id, id)+x.net.delay(id), x.name, func() { x.arrive(true) })
 }
 
 // arrive is the moment at which the request, or a second copy of it, is there.
@@ -164,7 +164,7 @@ func (x *exchange) arrive(first bool) {
 		return
 	}
 	if until, ok := n.paused(x.to); ok {
-		n.gate.schedule(until, x.name, func() { x.arrive(first) })
+		n.gate.schedule(until+n.jitter(x.id), x.name, func() { x.arrive(first) })
 		return
 	}
 	there := n.endpoints[x.to]
@@ -216,7 +216,7 @@ func (x *exchange) answered(there *endpoint, body []byte, err error) {
 // back sends r to the caller.
 func (x *exchange) back(what string, id uint64, r reply) {
 	n := x.net
-	at := n.leaving(x.to) + n.delay(id)
+	at := n.leaving(x.to, id) + n.delay(id)
 	x.returning(at, what+" "+x.name, r)
 }
 
@@ -224,7 +224,7 @@ func (x *exchange) returning(at time.Duration, name string, r reply) {
 	n := x.net
 	n.gate.schedule(at, name, func() {
 		if until, ok := n.paused(x.from.id); ok {
-			x.returning(until, name, r)
+			x.returning(until+n.jitter(x.id), name, r)
 			return
 		}
 		if !n.isCut(x.to, x.from.id) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"sync"
@@ -62,14 +63,25 @@ func Run(t *testing.T, seed uint64, cfg Config) Report {
 // Execute carries out a plan. It must not be called inside a bubble.
 func Execute(t *testing.T, p Plan) Report {
 	t.Helper()
+	return ExecuteLogged(t, p, io.Discard)
+}
+
+// ExecuteLogged is [Execute]. It writes a line for everything that goes into
+// the trace to log.
+func ExecuteLogged(t *testing.T, p Plan, log io.Writer) Report {
+	t.Helper()
 	var report Report
-	synctest.Test(t, func(*testing.T) { report = newWorld(p).run() })
+	synctest.Test(t, func(*testing.T) {
+		w := newWorld(p)
+		w.gate.log = log
+		report = w.run()
+	})
 	return report
 }
 
 func newWorld(p Plan) *world {
 	g := newGate()
-	w := &world{plan: p, gate: g, net: newNetwork(g, p.Seed), history: newHistory(p.Ops), sightings: newSightings(p)}
+	w := &world{plan: p, gate: g, net: newNetwork(g, p.Seed), history: newHistory(p.Ops), sightings: newSightings()}
 	w.view = viewOf(p.Nodes)
 	for i := range p.Nodes {
 		w.machines = append(w.machines, newMachine(w, i))
@@ -206,6 +218,16 @@ func (w *world) violate(checker, format string, args ...any) {
 // sightings are the dots seen anywhere in a run, with what they stood for.
 type sightings struct {
 	byDot map[sightedDot]sighting
+	given map[int]map[vclock.Dot]bool // by operation: the dots of its attempts
+
+	falseSiblings int
+}
+
+func (s *sightings) give(r *record, d vclock.Dot) {
+	if s.given[r.ID] == nil {
+		s.given[r.ID] = make(map[vclock.Dot]bool)
+	}
+	s.given[r.ID][d] = true
 }
 
 type sightedDot struct {
@@ -220,11 +242,16 @@ type sighting struct {
 	where    string
 }
 
-func newSightings(Plan) sightings { return sightings{byDot: make(map[sightedDot]sighting)} }
+func newSightings() sightings {
+	return sightings{byDot: make(map[sightedDot]sighting), given: make(map[int]map[vclock.Dot]bool)}
+}
 
 // dot checks that one dot is one value, wherever and whenever it is seen.
 func (w *world) dot(key int, d vclock.Dot, s kv.Sibling, where string) {
 	now := sighting{checksum: s.Checksum, id: s.WriteID, kind: s.Kind, where: where}
+	if id, ok := w.wrote(key, s); ok {
+		w.give(w.history.records[id], d)
+	}
 	before, known := w.byDot[sightedDot{key, d}]
 	if !known {
 		w.byDot[sightedDot{key, d}] = now
