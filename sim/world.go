@@ -166,11 +166,20 @@ func (w *world) heal() {
 		m.disk.heal()
 		m.clock.offset.Store(0)
 		m.clock.drift.Store(0)
-		if m.failed() {
-			m.crash(loseNothing, true)
-		}
 		w.revive(m)
 	}
+	w.settle()
+	for _, m := range w.machines {
+		if m.failed() { // perhaps only now: a slow commit brings its error late
+			m.crash(loseNothing, true)
+			w.revive(m)
+		}
+	}
+	w.settle()
+}
+
+// settle waits until nothing can be under way any more.
+func (w *world) settle() {
 	end := false
 	w.gate.schedule(w.gate.now()+settling, "settled", func() { end = true })
 	w.gate.run(func() bool { return end })
