@@ -69,8 +69,10 @@ func (c *verifyCmd) Run(ctx context.Context, w *world) error {
 	slices.SortFunc(nodes, func(a, b api.Node) int { return compareNames(a.Name, b.Name) })
 	results := make([]verified, len(nodes))
 	for i, n := range nodes {
-		results[i] = verified{Node: n.Name, Alive: n.Alive}
-		if !n.Alive {
+		// Gossip takes seconds to notice that a node is gone: ask it.
+		alive := n.Alive && look(ctx, "http://"+n.ClientAddr+"/cluster", new(api.Cluster)) == nil
+		results[i] = verified{Node: n.Name, Alive: alive}
+		if !alive {
 			continue
 		}
 		if results[i], err = c.through(ctx, w, t, n); err != nil {
@@ -92,7 +94,9 @@ func (c *verifyCmd) through(ctx context.Context, w *world, t *tree, n api.Node) 
 	defer cl.Close()
 	read := client.Read{N: c.N, R: c.R, Timeout: c.Timeout}
 	var mu sync.Mutex
-	result := verified{Node: n.Name, Alive: n.Alive}
+	result, silent := verified{Node: n.Name, Alive: true}, 0
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	shown, began := newProgress(w, "read through "+n.Name, len(t.files)), w.now()
 	t.each(ctx, c.Parallel, func(f file) {
 		want, err := t.read(f)
@@ -102,14 +106,26 @@ func (c *verifyCmd) through(ctx context.Context, w *world, t *tree, n api.Node) 
 		}
 		mu.Lock()
 		result.count(t.key(f).String(), want, o, err)
+		if err != nil && client.CodeOf(err) == "" {
+			if silent++; silent == silentEnough {
+				giveUp()
+			}
+		}
 		mu.Unlock()
 		shown.add(len(want))
 	})
 	shown.close()
 	result.Seconds = w.now().Sub(began).Seconds()
 	slices.SortFunc(result.Failures, func(a, b failure) int { return cmp.Compare(a.Key, b.Key) })
+	if left := len(t.files) - result.Files; left > 0 && silent >= silentEnough {
+		result.Failures = append(result.Failures, failure{fmt.Sprintf("%d more files", left), "the node stopped answering"})
+	}
 	return result, nil
 }
+
+// silentEnough is how many files must get no answer at all, after all attempts,
+// for a node to be given up.
+const silentEnough = 3
 
 // count judges what came back for one file.
 func (v *verified) count(key string, want []byte, o client.Object, err error) {
