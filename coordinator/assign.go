@@ -24,7 +24,8 @@ const (
 // intent is a write on its way to be given a dot.
 type intent struct {
 	Put
-	n int
+	n          int
+	standInFor kv.NodeID // the owner whose place this node takes; zero: it owns
 	// known is what other owners hold, where a condition or a search asked them.
 	known collection
 	// complete says that all n owners are in known.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,8 +56,8 @@ func (d *desk) must(t *testing.T, in intent) assignment {
 }
 
 func (d *desk) values(at time.Time) []string {
-	var list []string
 	visible, _ := d.record.Visible(at)
+	list := make([]string, 0, len(visible))
 	for _, v := range visible {
 		list = append(list, string(v.Value.Inline))
 	}
@@ -69,12 +70,13 @@ func value(s string) intent { return intent{Put: Put{Value: []byte(s)}, fresh: t
 func TestAssignCaps(t *testing.T) {
 	var d desk
 	for i := range SiblingsMax {
-		d.must(t, value(fmt.Sprint(i)))
+		d.must(t, value(strconv.Itoa(i)))
 	}
 	before := d.record
 	_, err := d.assign(value("one more"), epoch)
 	var e *kv.Error
-	if !errors.As(err, &e) || e.Code != kv.CodeTooManySiblings || e.Outcome != kv.NotApplied || !strings.Contains(e.Message, "b/k has 100 siblings") {
+	if !errors.As(err, &e) || e.Code != kv.CodeTooManySiblings || e.Outcome != kv.NotApplied ||
+		!strings.Contains(e.Message, "b/k has 100 siblings") {
 		t.Errorf("sibling %d: %v", SiblingsMax+1, err)
 	}
 	// One that replaces another is let through, also above the cap, which repair
@@ -126,7 +128,8 @@ func TestAssignSibling(t *testing.T) {
 	if v := d.must(t, in).record.Live[2].Value; v.External {
 		t.Errorf("just small enough: %+v", v)
 	}
-	if v := d.must(t, intent{Put: Put{Tombstone: true}, fresh: true}).record.Live[3].Value; v.Kind != kv.KindTombstone || v.External || v.Length != 0 {
+	v := d.must(t, intent{Put: Put{Tombstone: true}, fresh: true}).record.Live[3].Value
+	if v.Kind != kv.KindTombstone || v.External || v.Length != 0 {
 		t.Errorf("tombstone: %+v", v)
 	}
 	if a.record.NMax != 5 {
@@ -149,7 +152,7 @@ func TestAssignmentBlobs(t *testing.T) {
 		t.Errorf("its own: %v, %v", blobs, err)
 	}
 	_, err = second.blobs(kv.Record{}, newBlobs(large('b')))
-	var missing *MissingBlobs
+	var missing *MissingBlobsError
 	if !errors.As(err, &missing) || !slices.Equal(missing.Dots, []vclock.Dot{first.dot}) {
 		t.Errorf("another's: %v", err)
 	}
@@ -171,11 +174,11 @@ func TestAssignIDs(t *testing.T) {
 		outcome kv.Outcome
 		after   []string
 	}{
-		{"new", func(d *desk) kv.WriteID { return d.id(epoch) }, 0, false, "v", "", "", []string{"v"}},
-		{"at the end of the window", func(d *desk) kv.WriteID { return d.id(epoch) }, WriteIDWindow, false, "v", "", "", []string{"v"}},
-		{"after it", func(d *desk) kv.WriteID { return d.id(epoch) }, WriteIDWindow + time.Millisecond, false, "v", kv.CodeWriteIDExpired, kv.NotApplied, nil},
-		{"of the near future", func(d *desk) kv.WriteID { return d.id(epoch.Add(minute)) }, 0, false, "v", "", "", []string{"v"}},
-		{"of the future", func(d *desk) kv.WriteID { return d.id(epoch.Add(3 * minute)) }, 0, false, "v", kv.CodeWriteIDExpired, kv.NotApplied, nil},
+		{"new", (*desk).now, 0, false, "v", "", "", []string{"v"}},
+		{"at the end of the window", (*desk).now, WriteIDWindow, false, "v", "", "", []string{"v"}},
+		{"after it", (*desk).now, WriteIDWindow + time.Millisecond, false, "v", kv.CodeWriteIDExpired, kv.NotApplied, nil},
+		{"of the near future", (*desk).now, -minute, false, "v", "", "", []string{"v"}},
+		{"of the future", (*desk).now, -3 * minute, false, "v", kv.CodeWriteIDExpired, kv.NotApplied, nil},
 		{"repeated", (*desk).once, minute, false, "first", "", "", []string{"first"}},
 		{"repeated after the window, still known", (*desk).once, 3 * minute, false, "first", "", "", []string{"first"}},
 		{"repeated with another value", (*desk).once, minute, false, "other", kv.CodeWriteIDReused, kv.NotApplied, []string{"first"}},
@@ -208,6 +211,9 @@ func (d *desk) write(s string, id kv.WriteID, seen vclock.Clock) {
 	}
 }
 
+// now issues an id.
+func (d *desk) now() kv.WriteID { return d.id(epoch) }
+
 // once writes under an id.
 func (d *desk) once() kv.WriteID {
 	id := d.id(epoch)
@@ -226,7 +232,7 @@ func (d *desk) replaced() kv.WriteID {
 func (d *desk) pushedOut() kv.WriteID {
 	id := d.once()
 	for i := range kv.MaxIDs {
-		d.write(fmt.Sprint(i), d.id(epoch.Add(time.Second)), d.record.Clock)
+		d.write(strconv.Itoa(i), d.id(epoch.Add(time.Second)), d.record.Clock)
 	}
 	d.write("last", kv.WriteID{}, d.record.Clock)
 	return id

@@ -51,6 +51,7 @@ func (b *bare) Assign(req AssignRequest) error {
 }
 
 func benchmark(b *testing.B, run func(ctx context.Context, c *Coordinator)) {
+	b.Helper()
 	members := []ring.Member{member(0), member(1), member(2), member(3), member(4)}
 	world := &bare{view: viewOf(b, layoutOf(b, 1, nil, members...))}
 	l := world.view.Active()[0]

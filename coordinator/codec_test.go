@@ -133,7 +133,8 @@ func anyWriteID(t *rapid.T) kv.WriteID {
 	if rapid.Bool().Draw(t, "no id") {
 		return kv.WriteID{}
 	}
-	return kv.NewWriteID(time.UnixMilli(rapid.Int64Range(0, 1<<40).Draw(t, "issued")), func() uint64 { return rapid.Uint64().Draw(t, "random") })
+	issued := time.UnixMilli(rapid.Int64Range(0, 1<<40).Draw(t, "issued"))
+	return kv.NewWriteID(issued, func() uint64 { return rapid.Uint64().Draw(t, "random") })
 }
 
 func anyRecord(t *rapid.T) kv.Record {
@@ -171,7 +172,7 @@ func anyCondition(t *rapid.T) Condition {
 }
 
 func anyList[T any](t *rapid.T, item func(*rapid.T) T) []T {
-	var list []T
+	var list []T //nolint:prealloc // nil is the form of none
 	for range rapid.IntRange(0, 3).Draw(t, "items") {
 		list = append(list, item(t))
 	}
@@ -293,13 +294,13 @@ func TestErrorsTravel(t *testing.T) {
 		notRun bool
 		same   func(error) bool
 	}{
-		{"stale", fmt.Errorf("wrapped: %w", &StaleView{View: view}), true, func(err error) bool {
-			var stale *StaleView
+		{"stale", fmt.Errorf("wrapped: %w", &StaleViewError{View: view}), true, func(err error) bool {
+			var stale *StaleViewError
 			return errors.As(err, &stale) && stale.View.Digest() == view.Digest()
 		}},
 		{"not owner", ErrNotOwner, true, func(err error) bool { return errors.Is(err, ErrNotOwner) }},
-		{"blobs", &MissingBlobs{Dots: []vclock.Dot{dot(1, 2), dot(3, 4)}}, true, func(err error) bool {
-			var missing *MissingBlobs
+		{"blobs", &MissingBlobsError{Dots: []vclock.Dot{dot(1, 2), dot(3, 4)}}, true, func(err error) bool {
+			var missing *MissingBlobsError
 			return errors.As(err, &missing) && slices.Equal(missing.Dots, []vclock.Dot{dot(1, 2), dot(3, 4)})
 		}},
 		{"client", fmt.Errorf("wrapped: %w", told), false, func(err error) bool {
@@ -328,6 +329,7 @@ func TestErrorsTravel(t *testing.T) {
 // fuzz checks that a decoder survives anything, and that what it takes has one
 // encoding.
 func fuzz(f *testing.F, name string) {
+	f.Helper()
 	f.Add(goldenMessages()[name].Append(nil))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -349,8 +351,8 @@ func FuzzForwardRequest(f *testing.F) { fuzz(f, "forward-request") }
 func FuzzPutDone(f *testing.F)        { fuzz(f, "put-done") }
 
 func FuzzError(f *testing.F) {
-	f.Add(AppendError(nil, &StaleView{View: viewOf(f, layoutOf(f, 1, nil, member(0)))}))
-	f.Add(AppendError(nil, &MissingBlobs{Dots: []vclock.Dot{dot(1, 2)}}))
+	f.Add(AppendError(nil, &StaleViewError{View: viewOf(f, layoutOf(f, 1, nil, member(0)))}))
+	f.Add(AppendError(nil, &MissingBlobsError{Dots: []vclock.Dot{dot(1, 2)}}))
 	f.Add(AppendError(nil, &kv.Error{Code: kv.CodeTimeout, RetryAfter: time.Second}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		err := DecodeError(b)

@@ -13,10 +13,10 @@ import (
 
 // reply is what one node answered to a fetch.
 type reply struct {
+	FetchReply
 	from  kv.NodeID
 	owner kv.NodeID // for whom it counts: from itself, or the one it stands in for
-	FetchReply
-	err error
+	err   error
 }
 
 // collection is what a read gathered: the merge of full states, which
@@ -124,25 +124,14 @@ func (g *gathering) hedgeDelay(k int) time.Duration {
 }
 
 func (g *gathering) gather(wait time.Duration) error {
-	for _, id := range g.tally.Owners() {
-		if g.plan.down(id) {
-			g.tally.No(id, errTakenDown)
-			g.askStandIn(id)
-		}
-	}
+	g.skipDown()
 	patience := late(g.ctx)
 	hedge, rescue := time.NewTimer(wait), time.NewTimer(patience)
 	defer hedge.Stop()
 	defer rescue.Stop()
 	for {
-		g.countStandIns()
-		switch reached := g.tally.Reached(); {
-		case reached && (g.merged.Clock.Dominates(g.floor) || g.allHeard()):
-			return nil
-		case reached:
-			g.askAll()
-		case g.tally.Lost() && (!g.sloppy || g.allHeard()):
-			return g.unreached()
+		if done, err := g.settled(); done {
+			return err
 		}
 		select {
 		case r := <-g.inbox:
@@ -161,15 +150,43 @@ func (g *gathering) gather(wait time.Duration) error {
 			g.rescue()
 			rescue.Reset(patience)
 		case <-g.ctx.Done():
-			switch {
-			case len(g.inbox) > 0: // what came in time counts
-			case g.tally.Reached():
-				return nil
-			default:
-				return g.unreached()
+			if len(g.inbox) == 0 { // what came in time counts
+				return g.outOfTime()
 			}
 		}
 	}
+}
+
+// skipDown goes without the owners that are not to be tried.
+func (g *gathering) skipDown() {
+	for _, id := range g.tally.Owners() {
+		if g.plan.down(id) {
+			g.tally.No(id, errTakenDown)
+			g.askStandIn(id)
+		}
+	}
+}
+
+// settled reports whether there is nothing more to wait for, and with what
+// result. Beyond the count, only the floor is worth waiting for.
+func (g *gathering) settled() (done bool, err error) {
+	g.countStandIns()
+	switch {
+	case g.tally.Reached() && (g.merged.Clock.Dominates(g.floor) || g.allHeard()):
+		return true, nil
+	case g.tally.Reached():
+		g.askAll()
+	case g.tally.Lost() && (!g.sloppy || g.allHeard()):
+		return true, g.unreached()
+	}
+	return false, nil
+}
+
+func (g *gathering) outOfTime() error {
+	if g.tally.Reached() {
+		return nil
+	}
+	return g.unreached()
 }
 
 // hedgeNow asks one owner more, if the budget has room.

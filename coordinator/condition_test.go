@@ -24,7 +24,7 @@ func (p Put) as(id kv.WriteID) Put {
 var absent = Condition{IfAbsent: true}
 
 func TestIfAbsent(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		id := w.writeID()
 		w.nodes[0].put(text("a").under(absent).as(id))
 		w.told(w.nodes[1].refuse(text("b").under(absent)), kv.CodePrecondition, kv.NotApplied, "If-None-Match")
@@ -43,7 +43,7 @@ func TestIfAbsent(t *testing.T) {
 }
 
 func TestIfMatch(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		w.told(w.nodes[0].refuse(text("a").under(Condition{IfMatchAny: true})), kv.CodePrecondition, kv.NotApplied)
 		w.told(w.nodes[0].refuse(text("a").under(Condition{IfMatch: []uint64{1}})), kv.CodePrecondition, kv.NotApplied)
 		w.nodes[0].put(text("a"))
@@ -60,7 +60,7 @@ func TestIfMatch(t *testing.T) {
 
 // A condition that names no value proves that the writer saw none.
 func TestIfMatchAnyReplacesOnlyWhatWasSeen(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		w.nodes[0].put(text("a"))
 		w.nodes[1].put(text("b").under(Condition{IfMatchAny: true}))
 		got := w.nodes[2].reads("a", "b")
@@ -71,7 +71,7 @@ func TestIfMatchAnyReplacesOnlyWhatWasSeen(t *testing.T) {
 
 // A condition that no value can meet is still one after it was handed on.
 func TestConditionWithoutTags(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		w.nodes[0].put(text("a"))
 		for _, n := range w.nodes {
 			w.told(n.refuse(text("b").under(Condition{IfMatch: []uint64{}})), kv.CodePrecondition, kv.NotApplied)
@@ -83,7 +83,7 @@ func TestConditionWithoutTags(t *testing.T) {
 // Without all owners nobody can say whether an earlier attempt under the same
 // id was applied.
 func TestConditionOfARepeatedAttempt(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].put(text("a").with(Options{W: All}))
 		id := w.writeID()
@@ -107,7 +107,7 @@ func TestConditionOfARepeatedAttempt(t *testing.T) {
 }
 
 func TestConditionNeedsAQuorum(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{refused: true})
 		owners[2].set(trouble{refused: true})
@@ -123,7 +123,7 @@ func TestConditionNeedsAQuorum(t *testing.T) {
 // record with the write, external values included.
 func TestConditionBringsValuesAlong(t *testing.T) {
 	for _, f := range []trouble{{}, {badValue: true}, {noValue: true}} {
-		lives(t, 3, func(t *testing.T, w *world) {
+		lives(t, 3, func(w *world) {
 			owners := w.owners(key)
 			big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
 			owners[0].set(trouble{refused: true})
@@ -145,7 +145,7 @@ func TestConditionBringsValuesAlong(t *testing.T) {
 
 // No write is applied whose siblings nobody can deliver.
 func TestConditionWithoutValues(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[0].set(trouble{refused: true})
 		owners[1].put(text(string(bytes.Repeat([]byte("big"), kv.InlineLimit))))
@@ -163,7 +163,7 @@ func TestConditionWithoutValues(t *testing.T) {
 // A repeated attempt answers with what the first was given, and its context
 // covers no value but its own.
 func TestRepeatedAttempt(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		id := w.writeID()
 		first := w.nodes[0].put(text("a").as(id))
 		got := w.nodes[1].reads("a")
@@ -183,7 +183,7 @@ func TestRepeatedAttempt(t *testing.T) {
 }
 
 func TestRepeatedAttemptWithAnExternalValue(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
 		id := w.writeID()
@@ -201,9 +201,9 @@ func TestRepeatedAttemptWithAnExternalValue(t *testing.T) {
 }
 
 func TestWriteIDOutsideTheWindow(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		id := w.writeID()
-		time.Sleep(WriteIDWindow + time.Second)
+		w.sleep(WriteIDWindow + time.Second)
 		for _, n := range w.nodes {
 			w.told(n.refuse(text("a").as(id)), kv.CodeWriteIDExpired, kv.Unknown, "2m0s")
 		}
@@ -216,12 +216,12 @@ func TestWriteIDOutsideTheWindow(t *testing.T) {
 // An id that the record no longer remembers, for more came after it, cannot be
 // told from a new one either, and what it wrote must not come back.
 func TestWriteIDForgotten(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		id := w.writeID()
 		token := owners[0].put(text("first").as(id)).Token
 		for i := range kv.MaxIDs + 1 {
-			time.Sleep(time.Millisecond)
+			w.sleep(time.Millisecond)
 			token = owners[i%3].put(Put{Key: key, Value: []byte{byte(i)}, Token: token, WriteID: w.writeID(), Options: Options{W: All}}).Token
 		}
 		for _, n := range []*node{owners[0], owners[4]} {
@@ -242,7 +242,7 @@ func TestWriteIDForgotten(t *testing.T) {
 // that read, has seen its own first attempt: the second must not replace it.
 func TestRepeatedAttemptThatHasSeenTheFirst(t *testing.T) {
 	for _, hidden := range []bool{false, true} {
-		lives(t, 3, func(t *testing.T, w *world) {
+		lives(t, 3, func(w *world) {
 			owners := w.owners(key)
 			id := w.writeID()
 			owners[1].set(trouble{refused: true})
@@ -271,7 +271,7 @@ func TestRepeatedAttemptThatHasSeenTheFirst(t *testing.T) {
 // An attempt that arrives when all is over must not overwrite what has replaced
 // the write since.
 func TestLateAttemptToOverwrite(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[1].put(text("before").with(Options{W: All}))
 		late := ForwardRequest{
@@ -286,7 +286,7 @@ func TestLateAttemptToOverwrite(t *testing.T) {
 		owners[0].set(trouble{})
 		owners[0].put(Put{Key: key, Value: []byte("after"), Token: done.Token, Options: Options{W: All}})
 
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 		again, err := owners[0].Forwarded(ctx, late)
 		if err != nil || again.Dot != done.Dot {
 			t.Errorf("dot %v, %v; want %v", again.Dot, err, done.Dot)

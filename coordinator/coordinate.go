@@ -23,8 +23,8 @@ func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardReques
 			return PutDone{}, err
 		}
 	}
-	in := intent{Put: req.Put, n: pl.n, fresh: req.Fresh || req.Put.WriteID.IsZero()}
-	a, commit, err := c.assignIf(ctx, pl, in, req.StandInFor)
+	in := intent{Put: req.Put, n: pl.n, standInFor: req.StandInFor, fresh: req.Fresh || req.Put.WriteID.IsZero()}
+	a, commit, err := c.assignIf(ctx, pl, in)
 	if err != nil {
 		return PutDone{}, err
 	}
@@ -39,22 +39,22 @@ func (c *Coordinator) coordinate(ctx context.Context, pl plan, req ForwardReques
 
 // assignIf gives the write its dot if its condition holds of what a quorum and
 // this node have.
-func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
+func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent) (assignment, *commitment, error) {
 	q := query{key: in.Key, need: pl.majority(), sloppy: in.Sloppy, floor: in.Token.Seen}
 	if in.Condition.IsZero() {
-		a, commit, err := c.assignLocally(ctx, pl, in, standInFor)
+		a, commit, err := c.assignLocally(ctx, pl, in)
 		if !errors.Is(err, errUnseen) {
 			return a, commit, err
 		}
 		in.known, in.searched = c.search(ctx, pl, q), true
-		return c.assignLocally(ctx, pl, in, standInFor)
+		return c.assignLocally(ctx, pl, in)
 	}
 	var err error
 	if in.known, err = c.collect(ctx, pl, q); err != nil {
 		return assignment{}, nil, unapplied(err)
 	}
 	in.searched = true
-	a, commit, err := c.assignLocally(ctx, pl, in, standInFor)
+	a, commit, err := c.assignLocally(ctx, pl, in)
 	if e, ok := errors.AsType[*kv.Error](err); !ok || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
 		return a, commit, err
 	}
@@ -65,7 +65,7 @@ func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent, standInF
 		return a, commit, err
 	}
 	in.complete = true
-	return c.assignLocally(ctx, pl, in, standInFor)
+	return c.assignLocally(ctx, pl, in)
 }
 
 // search is a read that takes what it can get in good time.
@@ -174,11 +174,11 @@ type commitment struct {
 // assignLocally gives the write its dot in this node's record. It returns once
 // the dot is given, while the commit is still under way: the record may go to
 // the others meanwhile, so that a write costs the slowest of its w.
-func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent, standInFor kv.NodeID) (assignment, *commitment, error) {
+func (c *Coordinator) assignLocally(ctx context.Context, pl plan, in intent) (assignment, *commitment, error) {
 	given := newBlobs(in)
 	for {
-		a, commit, err := c.assignOnce(ctx, pl, in, given, standInFor)
-		missing, ok := errors.AsType[*MissingBlobs](err)
+		a, commit, err := c.assignOnce(ctx, pl, in, given)
+		missing, ok := errors.AsType[*MissingBlobsError](err)
 		if !ok {
 			return a, commit, err
 		}
@@ -220,17 +220,16 @@ var errWithdrawn = errors.New("withdrawn before a dot was given")
 
 // assignOnce runs assign in one read-modify-write. If the store does not get
 // to it in good time, the update is withdrawn, and so has certainly done nothing.
-func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given []kv.Blob, standInFor kv.NodeID) (assignment, *commitment, error) {
+func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given []kv.Blob) (assignment, *commitment, error) {
 	var state atomic.Int32
-	asked := ctx
 	decided := make(chan assignment, 1)
 	commit := &commitment{done: make(chan struct{})}
 	err := c.Local.Assign(AssignRequest{
-		Slot:       kv.Slot{Target: standInFor, Partition: uint16(pl.partition), Key: in.Key},
+		Slot:       kv.Slot{Target: in.standInFor, Partition: uint16(pl.partition), Key: in.Key},
 		Fence:      pl.view.Digest(),
 		Durability: in.Durability,
 		Decide: func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-			if asked.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
+			if ctx.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
 				return kv.Record{}, nil, errWithdrawn
 			}
 			a, err := assign(in, old, boot, c.mint, c.Now())
@@ -253,7 +252,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 	}
 	patience := time.NewTimer(late(ctx) / 2) // before the routing loses patience with this node
 	defer patience.Stop()
-	for {
+	for gone := ctx.Done(); ; gone = nil {
 		select {
 		case a := <-decided:
 			return a, commit, nil
@@ -265,13 +264,12 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 				return assignment{}, nil, undecided(commit.err)
 			}
 		case <-patience.C:
-		case <-ctx.Done():
+		case <-gone:
 		}
 		if state.CompareAndSwap(waiting, withdrawn) {
 			return assignment{}, nil, MarkNotRun(errors.New("the disk of the node does not keep up"))
 		}
 		// The decision is being made this very moment: wait for it.
-		ctx = context.WithoutCancel(ctx)
 	}
 }
 
@@ -279,7 +277,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 // the write's own under its new dot.
 func (a assignment) blobs(old kv.Record, given []kv.Blob) ([]kv.Blob, error) {
 	var out []kv.Blob
-	missing := new(MissingBlobs)
+	missing := new(MissingBlobsError)
 	for _, v := range a.record.Live {
 		if !v.Value.External || old.Holds(v.Dot) {
 			continue

@@ -171,7 +171,7 @@ func (c *Coordinator) restarting(ctx context.Context, key kv.Key, n int, try fun
 			return err
 		}
 		err = try(p)
-		stale, ok := errors.AsType[*StaleView](err)
+		stale, ok := errors.AsType[*StaleViewError](err)
 		if !ok {
 			return err
 		}
@@ -194,7 +194,7 @@ var errClosing = &kv.Error{
 }
 
 // learn merges the view of a replica that refused because it knows more.
-func (c *Coordinator) learn(stale *StaleView) error {
+func (c *Coordinator) learn(stale *StaleViewError) error {
 	c.stats.restarts.Add(1)
 	if err := c.Cluster.Learn(stale.View); err != nil {
 		return &kv.Error{Code: kv.CodeInternal, Outcome: kv.NotApplied, Message: "learn a peer's layouts: " + err.Error()}

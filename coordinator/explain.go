@@ -50,8 +50,8 @@ func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key) Explanati
 	list := p.owners(kv.MaxN)
 	ex := Explanation{Partition: p.partition, N: p.n, Holdings: make([]Holding, len(list))}
 	type answer struct {
-		at int
 		FetchReply
+		at  int
 		err error
 	}
 	inbox := make(chan answer, len(list))
@@ -61,7 +61,7 @@ func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key) Explanati
 		req := FetchRequest{Fence: Fence{Digest: p.view.Digest()}, Key: key, StandIn: !p.owns(id)}
 		if !c.spawn(func() {
 			got, err := c.Replicas.Fetch(ctx, id, req)
-			inbox <- answer{i, got, err}
+			inbox <- answer{got, i, err}
 		}) {
 			inbox <- answer{at: i, err: errClosed}
 		}

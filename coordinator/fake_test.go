@@ -79,16 +79,17 @@ var (
 
 // lives runs fn on a cluster of so many nodes in a bubble of virtual time, and
 // then checks that closing it leaves nothing behind.
-func lives(t *testing.T, size int, fn func(t *testing.T, w *world)) {
+func lives(t *testing.T, size int, fn func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, size, 1)
 		defer w.close()
-		fn(t, w)
+		fn(w)
 	})
 }
 
 func newWorld(t *testing.T, size int, seed uint64) *world {
+	t.Helper()
 	w := &world{t: t, random: rand.New(rand.NewPCG(seed, seed))}
 	members := make([]ring.Member, size)
 	for i := range members {
@@ -137,26 +138,29 @@ func member(i int) ring.Member {
 	}
 }
 
-func layoutOf(t testing.TB, version uint64, prev *ring.Layout, members ...ring.Member) *ring.Layout {
-	t.Helper()
+func layoutOf(tb testing.TB, version uint64, prev *ring.Layout, members ...ring.Member) *ring.Layout {
+	tb.Helper()
 	l, err := ring.Compute(ring.ClusterID{7}, version, members, 16, prev)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return l
 }
 
-func viewOf(t testing.TB, layouts ...*ring.Layout) ring.View {
-	t.Helper()
+func viewOf(tb testing.TB, layouts ...*ring.Layout) ring.View {
+	tb.Helper()
 	var v ring.View
 	for _, l := range layouts {
 		var err error
 		if v, err = v.With(l); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return v
 }
+
+// sleep lets virtual time pass.
+func (w *world) sleep(d time.Duration) { time.Sleep(d) }
 
 func (w *world) now() time.Time {
 	w.mu.Lock()
@@ -184,9 +188,10 @@ func (w *world) node(id kv.NodeID) *node {
 // node: the owners for any n, then those that can stand in.
 func (w *world) owners(key kv.Key) []*node {
 	l := w.nodes[0].View().Active()[0]
-	var list []*node
-	for _, id := range l.Owners(l.Partition(key.Hash())) {
-		list = append(list, w.node(id))
+	ids := l.Owners(l.Partition(key.Hash()))
+	list := make([]*node, len(ids))
+	for i, id := range ids {
+		list[i] = w.node(id)
 	}
 	return list
 }
@@ -306,7 +311,7 @@ func (n *node) Assign(req AssignRequest) error {
 	}
 	n.update(req.Slot, func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
 		if n.view.Digest() != req.Fence {
-			return kv.Record{}, nil, &StaleView{View: n.view}
+			return kv.Record{}, nil, &StaleViewError{View: n.view}
 		}
 		return req.Decide(old, boot)
 	}, req.Done)
@@ -350,7 +355,7 @@ func after(d time.Duration, fn func()) {
 
 // transfer carries a request to a node, has it served there and carries the
 // answer back. A request whose sender has given up still arrives.
-func transfer[Q, R any](ctx context.Context, n *node, to kv.NodeID, kind string, req Q, serve func(context.Context, *node, Q) (R, error)) (R, error) {
+func transfer[R any](ctx context.Context, n *node, to kv.NodeID, kind string, serve func(context.Context, *node) (R, error)) (R, error) {
 	var none R
 	if _, ok := ctx.Deadline(); !ok {
 		return none, MarkNotRun(errors.New("a call without a deadline"))
@@ -367,7 +372,7 @@ func transfer[Q, R any](ctx context.Context, n *node, to kv.NodeID, kind string,
 	switch {
 	case to == n.id:
 		peer.count(kind)
-		return serve(ctx, peer, req)
+		return serve(ctx, peer)
 	case f.refused:
 		return none, MarkNotRun(errConnRefused)
 	case f.silent || f.unknown:
@@ -380,9 +385,9 @@ func transfer[Q, R any](ctx context.Context, n *node, to kv.NodeID, kind string,
 	}
 	answers := make(chan answer, 1)
 	n.world.flight.Go(func() {
-		_ = wait(context.Background(), delay)
+		time.Sleep(delay)
 		peer.count(kind)
-		reply, err := serve(ctx, peer, req)
+		reply, err := serve(ctx, peer)
 		answers <- answer{reply, err}
 	})
 	select {
@@ -406,7 +411,8 @@ func (n *node) count(kind string) {
 }
 
 func (n *node) Fetch(ctx context.Context, to kv.NodeID, req FetchRequest) (FetchReply, error) {
-	return transfer(ctx, n, to, "fetch", recode(n.world.t, req, DecodeFetchRequest), func(_ context.Context, peer *node, req FetchRequest) (FetchReply, error) {
+	req = recode(n.world.t, req, DecodeFetchRequest)
+	return transfer(ctx, n, to, "fetch", func(_ context.Context, peer *node) (FetchReply, error) {
 		got, err := peer.fetch(req)
 		if err != nil {
 			return FetchReply{}, err
@@ -416,20 +422,21 @@ func (n *node) Fetch(ctx context.Context, to kv.NodeID, req FetchRequest) (Fetch
 }
 
 func (n *node) Store(ctx context.Context, to kv.NodeID, req StoreRequest) error {
-	_, err := transfer(ctx, n, to, "store", recode(n.world.t, req, DecodeStoreRequest), func(ctx context.Context, peer *node, req StoreRequest) (struct{}, error) {
+	req = recode(n.world.t, req, DecodeStoreRequest)
+	_, err := transfer(ctx, n, to, "store", func(ctx context.Context, peer *node) (struct{}, error) {
 		return struct{}{}, peer.store(ctx, req)
 	})
 	return err
 }
 
 func (n *node) Value(ctx context.Context, to kv.NodeID, req ValueRequest) ([]byte, error) {
-	return transfer(ctx, n, to, "value", recode(n.world.t, req, DecodeValueRequest), func(_ context.Context, peer *node, req ValueRequest) ([]byte, error) {
-		return peer.value(req)
-	})
+	req = recode(n.world.t, req, DecodeValueRequest)
+	return transfer(ctx, n, to, "value", func(_ context.Context, peer *node) ([]byte, error) { return peer.value(req) })
 }
 
 func (n *node) Forward(ctx context.Context, to kv.NodeID, req ForwardRequest) (PutDone, error) {
-	return transfer(ctx, n, to, "forward", recode(n.world.t, req, DecodeForwardRequest), func(ctx context.Context, peer *node, req ForwardRequest) (PutDone, error) {
+	req = recode(n.world.t, req, DecodeForwardRequest)
+	return transfer(ctx, n, to, "forward", func(ctx context.Context, peer *node) (PutDone, error) {
 		if err := peer.taught(req.Fence); err != nil {
 			return PutDone{}, err
 		}
@@ -442,7 +449,8 @@ func (n *node) Forward(ctx context.Context, to kv.NodeID, req ForwardRequest) (P
 }
 
 // recode sends a message through its encoding.
-func recode[M interface{ Append(dst []byte) []byte }](t testing.TB, m M, decode func([]byte) (M, error)) M {
+func recode[M message](t *testing.T, m M, decode func([]byte) (M, error)) M {
+	t.Helper()
 	got, err := decode(m.Append(nil))
 	if err != nil {
 		t.Errorf("%T does not decode: %v", m, err)
@@ -462,7 +470,7 @@ func (n *node) taught(f Fence) error {
 		}
 	}
 	if v := n.View(); v.Digest() != f.Digest {
-		return &StaleView{View: v}
+		return &StaleViewError{View: v}
 	}
 	return nil
 }
@@ -534,10 +542,10 @@ func (n *node) store(ctx context.Context, req StoreRequest) error {
 	stored := make(chan error, 1)
 	n.update(n.slot(req.Key, req.Target), func(old kv.Record, _ uint64) (kv.Record, []kv.Blob, error) {
 		if n.view.Digest() != req.Fence.Digest {
-			return kv.Record{}, nil, &StaleView{View: n.view}
+			return kv.Record{}, nil, &StaleViewError{View: n.view}
 		}
 		next := old.Merge(incoming)
-		missing := new(MissingBlobs)
+		missing := new(MissingBlobsError)
 		for _, v := range next.Live {
 			if v.Value.External && !old.Holds(v.Dot) && !slices.ContainsFunc(req.Blobs, func(b kv.Blob) bool { return b.Dot == v.Dot }) {
 				missing.Dots = append(missing.Dots, v.Dot)

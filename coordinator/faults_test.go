@@ -14,7 +14,7 @@ import (
 // another under the same write id.
 func TestSilentOwner(t *testing.T) {
 	for _, silent := range []int{0, 1, 2} {
-		lives(t, 5, func(t *testing.T, w *world) {
+		lives(t, 5, func(w *world) {
 			owners := w.owners(key)
 			owners[silent].set(trouble{silent: true})
 			for _, via := range owners {
@@ -33,7 +33,7 @@ func TestSilentOwner(t *testing.T) {
 					t.Errorf("a read took %v", took)
 				}
 			}
-			time.Sleep(3 * time.Second)
+			w.sleep(3 * time.Second)
 		})
 	}
 }
@@ -41,7 +41,7 @@ func TestSilentOwner(t *testing.T) {
 // A write that was handed to an owner whose answer got lost is handed to the
 // next, and stays one value.
 func TestForwardLost(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].set(trouble{loseReply: true})
 		done := owners[4].put(text("v"))
@@ -53,7 +53,7 @@ func TestForwardLost(t *testing.T) {
 			t.Errorf("stored under id %v, answered %v", dots, done.WriteID)
 		}
 		if n := w.messages("forward"); n < 2 {
-			t.Fatalf("%d forwards: nothing was lost", n)
+			w.t.Fatalf("%d forwards: nothing was lost", n)
 		}
 	})
 }
@@ -61,24 +61,24 @@ func TestForwardLost(t *testing.T) {
 // A write at an owner that waits long for the others is not given to a second
 // coordinator under another name: it would become two values.
 func TestSlowWriteStaysOneValue(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{slow: lateAfter + 100*time.Millisecond})
 		owners[2].set(trouble{slow: lateAfter + 100*time.Millisecond})
 		owners[0].put(text("v"))
-		time.Sleep(10 * time.Second)
+		w.sleep(10 * time.Second)
 		owners[0].reads("v")
 
 		owners[0].set(trouble{queue: lateAfter - time.Millisecond, disk: time.Second})
 		owners[0].put(Put{Key: key, Value: []byte("w"), Overwrite: true})
-		time.Sleep(10 * time.Second)
+		w.sleep(10 * time.Second)
 		owners[0].reads("w")
 	})
 }
 
 // With an id of the client's a second coordinator may be asked.
 func TestSlowWriteWithIDIsHandedOn(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[0].set(trouble{queue: time.Minute})
 		p := text("v")
@@ -89,7 +89,7 @@ func TestSlowWriteWithIDIsHandedOn(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		w.same("acked", done.Acked, names3(owners[1:]...))
-		time.Sleep(2 * time.Minute)
+		w.sleep(2 * time.Minute)
 		if owners[0].holds(key).Mine != (kv.Mine{}) {
 			t.Error("the withdrawn update was made after all")
 		}
@@ -102,7 +102,7 @@ func TestSlowWriteWithIDIsHandedOn(t *testing.T) {
 func TestRefusedOwners(t *testing.T) {
 	for refused := range 4 {
 		for count := 1; count <= 3; count++ {
-			lives(t, 5, func(t *testing.T, w *world) {
+			lives(t, 5, func(w *world) {
 				owners := w.owners(key)
 				for _, o := range owners[3-refused : 3] {
 					o.set(trouble{refused: true})
@@ -139,7 +139,7 @@ func TestRefusedOwners(t *testing.T) {
 // Of owners that neither accept nor refuse a connection nothing is known until
 // the time is over; nothing is sent until then either.
 func TestOwnersOutOfTouch(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{unknown: true})
 		owners[2].set(trouble{unknown: true})
@@ -155,7 +155,7 @@ func TestOwnersOutOfTouch(t *testing.T) {
 // or another coordinates it.
 func TestTimeoutNamesWhoAcked(t *testing.T) {
 	for _, via := range []int{0, 4} {
-		lives(t, 5, func(t *testing.T, w *world) {
+		lives(t, 5, func(w *world) {
 			owners := w.owners(key)
 			owners[2].set(trouble{silent: true})
 			begun := time.Now()
@@ -175,22 +175,22 @@ func TestTimeoutNamesWhoAcked(t *testing.T) {
 }
 
 func TestReadTimeout(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[0].put(text("v").with(Options{W: All}))
 		owners[1].set(trouble{silent: true})
 		owners[2].set(trouble{refused: true})
-		_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		_, err := owners[0].Get(w.t.Context(), Get{Key: key, Options: Options{R: All}})
 		var e *kv.Error
 		if !errors.As(err, &e) {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		w.told(e, kv.CodeQuorumUnreached, "", owners[2].name())
 		owners[2].set(trouble{})
 		begun := time.Now()
-		_, err = owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		_, err = owners[0].Get(w.t.Context(), Get{Key: key, Options: Options{R: All}})
 		if !errors.As(err, &e) {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		w.told(e, kv.CodeTimeout, "", owners[1].name())
 		w.same("acked", e.Acked, names3(owners[0], owners[2]))
@@ -202,16 +202,16 @@ func TestReadTimeout(t *testing.T) {
 
 // What is not in good standing is merged in and never counted.
 func TestRecoveringOwner(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].put(text("v").with(Options{W: All}))
 		owners[0].set(trouble{recovering: true})
 		got := owners[0].read(Get{Options: Options{R: Exactly(2)}})
 		w.same("replied", got.Replied, names3(owners[1:3]...))
-		_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		_, err := owners[0].Get(w.t.Context(), Get{Key: key, Options: Options{R: All}})
 		var e *kv.Error
 		if !errors.As(err, &e) {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		w.told(e, kv.CodeQuorumUnreached, "", "good standing", owners[0].name())
 	})
@@ -219,7 +219,7 @@ func TestRecoveringOwner(t *testing.T) {
 
 // An owner that fails fast is not thereby a fast owner.
 func TestFailuresAreNotFast(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].put(text("v").with(Options{W: All}))
 		for _, o := range owners[:3] {
@@ -239,30 +239,29 @@ func TestFailuresAreNotFast(t *testing.T) {
 }
 
 func TestCloseEndsRequests(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		for _, o := range owners[1:3] {
 			o.set(trouble{silent: true})
 		}
 		results := make(chan error, 4)
-		put := func(at *node, p Put) { _, err := at.Put(t.Context(), p); results <- err }
+		put := func(at *node, p Put) { _, err := at.Put(w.t.Context(), p); results <- err }
 		conditional := text("v")
 		conditional.Condition.IfAbsent = true
 		go put(owners[0], text("v").with(Options{Timeout: time.Minute}))
 		go put(owners[0], conditional.with(Options{Timeout: time.Minute}))
 		go put(owners[4], conditional.with(Options{Timeout: time.Minute}))
 		go func() {
-			_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All, Timeout: time.Minute}})
+			_, err := owners[0].Get(w.t.Context(), Get{Key: key, Options: Options{R: All, Timeout: time.Minute}})
 			results <- err
 		}()
-		time.Sleep(100 * time.Millisecond)
+		w.sleep(100 * time.Millisecond)
 		begun := time.Now()
 		owners[0].Close()
 		owners[4].Close()
 		for range 4 {
 			err := <-results
-			var e *kv.Error
-			if !errors.As(err, &e) {
+			if _, ok := errors.AsType[*kv.Error](err); !ok {
 				t.Errorf("a request at a closing node ended with %v", err)
 			}
 		}
@@ -271,7 +270,7 @@ func TestCloseEndsRequests(t *testing.T) {
 		}
 		owners[0].Close()
 		w.told(owners[0].refuse(text("v")), kv.CodeNotReady, kv.NotApplied, "shutting down")
-		_, err := owners[0].Get(t.Context(), Get{Key: key})
+		_, err := owners[0].Get(w.t.Context(), Get{Key: key})
 		var e *kv.Error
 		if !errors.As(err, &e) || e.Code != kv.CodeNotReady {
 			t.Errorf("get at a closed node: %v", err)
@@ -284,7 +283,7 @@ func TestCloseEndsRequests(t *testing.T) {
 // the wall clock that stamps values.
 func TestClocksThatDiffer(t *testing.T) {
 	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
-		lives(t, 5, func(t *testing.T, w *world) {
+		lives(t, 5, func(w *world) {
 			w.skew = skew
 			owners := w.owners(key)
 			owners[0].set(trouble{queue: 10 * time.Millisecond})
@@ -300,7 +299,7 @@ func TestClocksThatDiffer(t *testing.T) {
 // write not applied.
 func TestDoubtStays(t *testing.T) {
 	full := trouble{door: &kv.Error{Code: kv.CodeDiskFull, Outcome: kv.NotApplied, Message: "the disk is full"}}
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].set(trouble{loseReply: true})
 		owners[1].set(full)
@@ -312,7 +311,7 @@ func TestDoubtStays(t *testing.T) {
 		w.same("values", texts(owners[0].read(Get{Options: Options{R: All}})), values("v"))
 	})
 	// One that began under an older view, and is not heard of again.
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].set(trouble{slow: time.Second})
 		for _, o := range owners[1:3] {
@@ -323,7 +322,7 @@ func TestDoubtStays(t *testing.T) {
 		time.AfterFunc(lateAfter+time.Millisecond, func() { owners[0].set(full) })
 		e := owners[4].refuse(p)
 		w.told(e, kv.CodeDiskFull, kv.Unknown, "same write id")
-		time.Sleep(2 * time.Second)
+		w.sleep(2 * time.Second)
 		if e.Outcome == kv.NotApplied && !owners[0].holds(key).Absent() {
 			t.Error("it was applied")
 		}

@@ -122,16 +122,15 @@ type written struct {
 	unapplied bool            // all attempts were said not to be applied
 }
 
-func (w *written) name() string { return string(w.put.ContentType) }
+func (w *written) name() string { return w.put.ContentType }
 
 // seenRead is the answer to one read.
 type seenRead struct {
-	begun    time.Time
-	n, r     int
-	own      []string // writes of the same client, whose context it carried
-	values   []string
-	deleted  bool
-	replicas int
+	begun   time.Time
+	n, r    int
+	own     []string // writes of the same client, whose context it carried
+	values  []string
+	deleted bool
 }
 
 // history is what the clients were told.
@@ -142,7 +141,7 @@ type history struct {
 	broken []string
 }
 
-func (h *history) complain(format string, args ...any) {
+func (h *history) complainf(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.broken = append(h.broken, fmt.Sprintf(format, args...))
@@ -163,7 +162,7 @@ type player struct {
 
 func (p *player) play(acts []act) {
 	for _, a := range acts {
-		time.Sleep(a.pause)
+		p.w.sleep(a.pause)
 		switch {
 		case a.kind == "get":
 			p.get(a)
@@ -259,19 +258,19 @@ func (h *history) judge() []string {
 			w := h.writes[v]
 			switch {
 			case w == nil:
-				h.complain("read %d shows %s, which nobody wrote", i, v)
+				h.complainf("read %d shows %s, which nobody wrote", i, v)
 				continue
 			case w.unapplied:
-				h.complain("read %d shows %s, which was not applied", i, v)
+				h.complainf("read %d shows %s, which was not applied", i, v)
 			}
 			for _, u := range r.values {
 				if h.writes[u] != nil && h.writes[u].covers[v] && u != v {
-					h.complain("read %d shows %s beside %s, which had seen it", i, v, u)
+					h.complainf("read %d shows %s beside %s, which had seen it", i, v, u)
 				}
 			}
 		}
 		if !distinctNames(r.values) {
-			h.complain("read %d shows a write twice: %v", i, r.values)
+			h.complainf("read %d shows a write twice: %v", i, r.values)
 		}
 		for name, w := range h.writes {
 			meets := !w.acked.IsZero() && w.acked.Before(r.begun) && r.r+w.w > max(r.n, w.n) || slices.Contains(r.own, name)
@@ -281,12 +280,12 @@ func (h *history) judge() []string {
 			// A delete may give way to a write that never saw it: it holds no value.
 			// What it replaced stays replaced all the same.
 			if !w.put.Tombstone && !h.reflected(name, r, map[string]bool{}) {
-				h.complain("read %d (n=%d, r=%d, %v, deleted %v) does not reflect %s (n=%d, w=%d, shown %v), own %v",
+				h.complainf("read %d (n=%d, r=%d, %v, deleted %v) does not reflect %s (n=%d, w=%d, shown %v), own %v",
 					i, r.n, r.r, r.values, r.deleted, name, w.n, w.w, slices.Sorted(maps.Keys(w.shown)), r.own)
 			}
 			for _, v := range r.values {
 				if w.covers[v] && v != name {
-					h.complain("read %d shows %s, which the earlier %s replaced", i, v, name)
+					h.complainf("read %d shows %s, which the earlier %s replaced", i, v, name)
 				}
 			}
 		}
@@ -317,6 +316,7 @@ func distinctNames(list []string) bool {
 
 // live plays the scenario out, in a bubble of virtual time.
 func (s scenario) live(t *testing.T) []string {
+	t.Helper()
 	h := &history{writes: map[string]*written{}}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, members, s.seed)
@@ -330,7 +330,7 @@ func (s scenario) live(t *testing.T) []string {
 			playing.Go(func() { p.play(acts) })
 		}
 		playing.Wait()
-		time.Sleep(3 * time.Second)
+		w.sleep(3 * time.Second)
 		for _, n := range w.nodes {
 			n.set(trouble{})
 		}
@@ -341,7 +341,7 @@ func (s scenario) live(t *testing.T) []string {
 		w.close()
 	})
 	if len(h.reads) < 1 {
-		h.complain("nothing could be read in the end")
+		h.complainf("nothing could be read in the end")
 	}
 	return h.judge()
 }

@@ -125,7 +125,8 @@ func TestBudget(t *testing.T) {
 		t.Errorf("a share of %v", share)
 	}
 	b.earn(1 << 30)
-	for spent = 0; b.spend(); spent++ {
+	for spent = 0; b.spend(); {
+		spent++
 	}
 	if spent != budgetBurst {
 		t.Errorf("%d saved up, want %d", spent, budgetBurst)

@@ -113,7 +113,7 @@ func (p plan) check(what string, count int) error {
 // cannot learn, holds up nobody else.
 func send[R any](p plan, call func(Fence) (R, error)) (R, error) {
 	got, err := call(Fence{Digest: p.view.Digest()})
-	if stale, ok := errors.AsType[*StaleView](err); ok && p.view.Contains(stale.View) {
+	if stale, ok := errors.AsType[*StaleViewError](err); ok && p.view.Contains(stale.View) {
 		got, err = call(Fence{Digest: p.view.Digest(), Full: p.view.Append(nil)})
 	}
 	return got, err
@@ -121,8 +121,8 @@ func send[R any](p plan, call func(Fence) (R, error)) (R, error) {
 
 // newer returns the refusal of a node that knows layouts which the plan lacks,
 // nil for any other error: the request must learn them and begin again.
-func (p plan) newer(err error) *StaleView {
-	if stale, ok := errors.AsType[*StaleView](err); ok && !p.view.Contains(stale.View) {
+func (p plan) newer(err error) *StaleViewError {
+	if stale, ok := errors.AsType[*StaleViewError](err); ok && !p.view.Contains(stale.View) {
 		return stale
 	}
 	return nil

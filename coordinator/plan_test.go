@@ -2,8 +2,8 @@ package coordinator
 
 import (
 	"errors"
-	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -18,13 +18,12 @@ func anyView(t *rapid.T) ring.View {
 	var v ring.View
 	var prev *ring.Layout
 	for version := range rapid.Uint64Range(1, 3).Draw(t, "layouts") {
-		var members []ring.Member
-		for i := range rapid.IntRange(1, 20).Draw(t, "members") {
-			m := member(i)
+		members := make([]ring.Member, rapid.IntRange(1, 20).Draw(t, "members"))
+		for i := range members {
+			members[i] = member(i)
 			if rapid.IntRange(0, 5).Draw(t, "down") == 0 {
-				m.State = ring.StateDown
+				members[i].State = ring.StateDown
 			}
-			members = append(members, m)
 		}
 		l, err := ring.Compute(ring.ClusterID{7}, version+1, members, 16, prev)
 		if err != nil {
@@ -47,7 +46,7 @@ func TestPlan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := anyView(t)
 		n := rapid.IntRange(1, kv.MaxN).Draw(t, "n")
-		k := kv.Key{Bucket: "b", Name: fmt.Sprint(rapid.Int().Draw(t, "key"))}
+		k := kv.Key{Bucket: "b", Name: strconv.Itoa(rapid.Int().Draw(t, "key"))}
 		p, err := newPlan(v, k, n)
 		if err != nil {
 			t.Fatal(err)
@@ -144,10 +143,10 @@ func TestSend(t *testing.T) {
 		newer bool
 	}{
 		{"well", nil, nil, 1, false},
-		{"behind", MarkNotRun(&StaleView{View: behind}), nil, 2, false},
-		{"behind and stays so", MarkNotRun(&StaleView{View: behind}), &StaleView{View: behind}, 2, false},
-		{"ahead", MarkNotRun(&StaleView{View: ahead}), nil, 1, true},
-		{"behind, then ahead", MarkNotRun(&StaleView{View: behind}), &StaleView{View: ahead}, 2, true},
+		{"behind", MarkNotRun(&StaleViewError{View: behind}), nil, 2, false},
+		{"behind and stays so", MarkNotRun(&StaleViewError{View: behind}), &StaleViewError{View: behind}, 2, false},
+		{"ahead", MarkNotRun(&StaleViewError{View: ahead}), nil, 1, true},
+		{"behind, then ahead", MarkNotRun(&StaleViewError{View: behind}), &StaleViewError{View: ahead}, 2, true},
 		{"another error", errConnLost, nil, 1, false},
 	} {
 		calls := 0

@@ -58,35 +58,35 @@ type Cluster interface {
 }
 
 // notRun marks errors after which the asked node has certainly done nothing.
-type notRun struct{ error }
+type notRunError struct{ error }
 
-func (e notRun) Unwrap() error { return e.error }
+func (e notRunError) Unwrap() error { return e.error }
 
 // MarkNotRun wraps err so that [NotRun] holds for it.
-func MarkNotRun(err error) error { return notRun{err} }
+func MarkNotRun(err error) error { return notRunError{err} }
 
 // NotRun reports whether err promises that the asked node did nothing.
 func NotRun(err error) bool {
-	_, ok := errors.AsType[notRun](err)
+	_, ok := errors.AsType[notRunError](err)
 	return ok
 }
 
-// StaleView is the refusal of a replica whose view differs from the request's:
+// StaleViewError is the refusal of a replica whose view differs from the request's:
 // nothing was done. View is the replica's.
-type StaleView struct{ View ring.View }
+type StaleViewError struct{ View ring.View }
 
 // Error says that the views differ.
-func (e *StaleView) Error() string { return "the replica knows another set of layouts" }
+func (e *StaleViewError) Error() string { return "the replica knows another set of layouts" }
 
 // ErrNotOwner is the refusal of a node that was sent a record it does not own.
 var ErrNotOwner = errors.New("the node does not own the key")
 
-// MissingBlobs is the refusal of a replica, or of the local record, to hold a
+// MissingBlobsError is the refusal of a replica, or of the local record, to hold a
 // sibling whose external value it was not given: nothing was done.
-type MissingBlobs struct{ Dots []vclock.Dot }
+type MissingBlobsError struct{ Dots []vclock.Dot }
 
 // Error says how many values are missing.
-func (e *MissingBlobs) Error() string {
+func (e *MissingBlobsError) Error() string {
 	return fmt.Sprintf("%d values were not sent along", len(e.Dots))
 }
 

@@ -69,7 +69,7 @@ func (c *Coordinator) Forwarded(ctx context.Context, req ForwardRequest) (PutDon
 	}
 	v := c.Cluster.View()
 	if v.Digest() != req.Fence.Digest {
-		return PutDone{}, &StaleView{View: v}
+		return PutDone{}, &StaleViewError{View: v}
 	}
 	pl, err := newPlan(v, req.Put.Key, req.Put.N)
 	if err != nil {
@@ -101,7 +101,7 @@ func beforeDeadline(ctx context.Context) time.Duration {
 // truthful makes sure that an error names its write and claims no more than is
 // known: an error of unknown origin leaves the outcome unknown.
 func (c *Coordinator) truthful(err error, p Put) error {
-	if _, stale := errors.AsType[*StaleView](err); err == nil || stale || errors.Is(err, ErrNotOwner) {
+	if _, stale := errors.AsType[*StaleViewError](err); err == nil || stale || errors.Is(err, ErrNotOwner) {
 		return err
 	}
 	e := new(kv.Error)

@@ -59,7 +59,7 @@ func (n *node) reads(want ...string) Got {
 }
 
 func texts(got Got) []string {
-	var list []string
+	list := make([]string, 0, len(got.Values))
 	for _, v := range got.Values {
 		list = append(list, string(v.Data))
 	}
@@ -89,7 +89,7 @@ func (w *world) told(e *kv.Error, code kv.Code, outcome kv.Outcome, words ...str
 }
 
 func names3(nodes ...*node) []string {
-	var list []string
+	list := make([]string, 0, len(nodes))
 	for _, n := range nodes {
 		list = append(list, n.name())
 	}
@@ -108,7 +108,7 @@ func (p Put) with(o Options) Put {
 }
 
 func TestPutThenGet(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		for i, via := range owners {
 			done := via.put(Put{
@@ -132,14 +132,14 @@ func TestPutThenGet(t *testing.T) {
 
 // A key is on exactly its first n owners, w of which are waited for.
 func TestPutOnN(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		for n := 1; n <= 5; n++ {
 			for count := 1; count <= n; count++ {
 				k := kv.Key{Bucket: "b", Name: string(rune('0'+n)) + "/" + string(rune('0'+count))}
 				owners := w.owners(k)
 				via := owners[(n+count)%5]
 				done := via.put(Put{Key: k, Value: []byte("v"), Options: Options{N: n, W: Exactly(count)}})
-				time.Sleep(time.Millisecond)
+				w.sleep(time.Millisecond)
 				for i, o := range owners {
 					if held := !o.holds(k).Absent(); held != (i < n) {
 						t.Errorf("n=%d w=%d: owner %d holds it: %v", n, count, i, held)
@@ -158,7 +158,7 @@ func TestPutOnN(t *testing.T) {
 // A key that was once on more owners is sent to all of them, but only the
 // first n that were asked for count.
 func TestPutSendsWiderThanItCounts(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].put(text("wide").with(Options{N: 5, W: All}))
 		owners[1].set(trouble{refused: true})
@@ -171,7 +171,7 @@ func TestPutSendsWiderThanItCounts(t *testing.T) {
 		}
 		done := owners[0].put(text("narrow").with(Options{N: 3, W: One}))
 		w.same("acked", done.Acked, names3(owners[0]))
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		if n := len(owners[4].holds(key).Live); n != 2 {
 			t.Errorf("the fifth owner holds %d values, want both", n)
 		}
@@ -179,7 +179,7 @@ func TestPutSendsWiderThanItCounts(t *testing.T) {
 }
 
 func TestPutRefusedBeforeAnythingIsSent(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		for _, tt := range []struct {
 			o     Options
 			words []string
@@ -202,10 +202,10 @@ func TestPutRefusedBeforeAnythingIsSent(t *testing.T) {
 			{Options{R: Exactly(0)}, []string{"r=0"}},
 			{Options{N: 17}, []string{"n=17"}},
 		} {
-			_, err := w.nodes[0].Get(t.Context(), Get{Key: key, Options: tt.o})
+			_, err := w.nodes[0].Get(w.t.Context(), Get{Key: key, Options: tt.o})
 			var e *kv.Error
 			if !errors.As(err, &e) {
-				t.Fatalf("get: %v", err)
+				w.t.Fatalf("get: %v", err)
 			}
 			w.told(e, kv.CodeBadRequest, "", tt.words...)
 		}
@@ -217,7 +217,7 @@ func TestPutRefusedBeforeAnythingIsSent(t *testing.T) {
 
 // A malformed record would be stored and never read again.
 func TestPutRefusesWhatNobodyCouldDecode(t *testing.T) {
-	lives(t, 1, func(t *testing.T, w *world) {
+	lives(t, 1, func(w *world) {
 		for _, p := range []Put{
 			{Key: kv.Key{Bucket: "b"}, Value: []byte("v")},
 			{Key: kv.Key{Bucket: "a/b", Name: "k"}, Value: []byte("v")},
@@ -235,7 +235,7 @@ func TestPutRefusesWhatNobodyCouldDecode(t *testing.T) {
 }
 
 func TestDeleteThenWrite(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		n := w.nodes[3]
 		done := n.put(text("old"))
 		gone := n.put(Put{Key: key, Tombstone: true, Token: done.Token})
@@ -259,7 +259,7 @@ func TestDeleteThenWrite(t *testing.T) {
 }
 
 func TestPutWithoutContextStaysBeside(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		a := w.nodes[0].put(text("a"))
 		b := w.nodes[1].put(text("b"))
 		if a.Siblings != 1 || b.Siblings != 2 {
@@ -279,7 +279,7 @@ func TestPutWithoutContextStaysBeside(t *testing.T) {
 // A chain of writes by one client never makes it a sibling of itself, unless
 // others wrote between.
 func TestTokensChain(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		var p Put
 		for i := range 5 {
 			p = Put{Key: key, Value: []byte{byte('0' + i)}, Token: w.nodes[i].put(p.or("first")).Token}
@@ -305,7 +305,7 @@ func (p Put) or(s string) Put {
 // The answer to a write shows no values, so its tag must not stand for those
 // of others: a condition on it would replace what the client never saw.
 func TestPutTagStandsForItsOwnValueAlone(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		w.nodes[0].put(text("theirs"))
 		done := w.nodes[0].put(text("ours"))
 		if done.ETag != 0 {
@@ -320,13 +320,13 @@ func TestPutTagStandsForItsOwnValueAlone(t *testing.T) {
 }
 
 func TestPutExternalValue(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		big, bigger := bytes.Repeat([]byte("big"), kv.InlineLimit), bytes.Repeat([]byte("bigger"), kv.InlineLimit)
 		w.nodes[0].put(Put{Key: key, Value: big, Options: Options{W: All}})
 		w.nodes[3].put(Put{Key: key, Value: bigger, Options: Options{W: All}})
 		got := w.nodes[4].read(Get{Options: Options{R: One}})
 		if len(got.Values) != 2 || !slices.ContainsFunc(got.Values, func(v Value) bool { return bytes.Equal(v.Data, big) }) {
-			t.Fatal("the values are not what was written")
+			w.t.Fatal("the values are not what was written")
 		}
 		head := w.nodes[4].read(Get{NoValues: true})
 		if len(head.Values) != 2 || head.Values[0].Data != nil || head.ETag != got.ETag {
@@ -340,7 +340,7 @@ func TestPutExternalValue(t *testing.T) {
 
 // A replica that lacks the values of older siblings is sent them, too.
 func TestPutSendsValuesThatAReplicaLacks(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		big := bytes.Repeat([]byte("big"), kv.InlineLimit)
 		owners[2].set(trouble{refused: true})
@@ -356,7 +356,7 @@ func TestPutSendsValuesThatAReplicaLacks(t *testing.T) {
 }
 
 func TestPutAtAnOwnerWithoutRoom(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		full := &kv.Error{Code: kv.CodeDiskFull, Outcome: kv.NotApplied, Message: "the disk is full", RetryAfter: time.Second}
 		owners := w.owners(key)
 		owners[0].set(trouble{door: full})
@@ -375,7 +375,7 @@ func TestPutAtAnOwnerWithoutRoom(t *testing.T) {
 
 // The commit at the assigning replica may fail when the others have it.
 func TestPutSurvivesAFailedCommit(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[0].set(trouble{commit: errors.New("input/output error"), disk: time.Millisecond})
 		done := owners[0].put(text("a").with(Options{W: Exactly(2)}))
@@ -390,16 +390,16 @@ func TestPutSurvivesAFailedCommit(t *testing.T) {
 }
 
 func TestPutCancelled(t *testing.T) {
-	lives(t, 3, func(t *testing.T, w *world) {
+	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{silent: true})
 		owners[2].set(trouble{silent: true})
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(w.t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := owners[0].Put(ctx, text("v"))
 		var e *kv.Error
 		if !errors.As(err, &e) {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		w.told(e, kv.CodeTimeout, kv.Unknown, owners[1].name(), owners[2].name())
 		w.same("acked", e.Acked, names3(owners[0]))

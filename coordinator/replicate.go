@@ -14,8 +14,8 @@ import (
 // spreading carries an assigned record to the replicas and counts who has it.
 type spreading struct {
 	*Coordinator
-	put Put
 	assignment
+	put        Put
 	commit     *commitment
 	standInFor kv.NodeID
 
@@ -39,7 +39,7 @@ func (s *spreading) run(ctx context.Context, pl plan) (PutDone, error) {
 	s.encoded = kv.AppendRecord(nil, s.record)
 	for range maxRestarts {
 		err := s.round(ctx, pl)
-		stale, ok := errors.AsType[*StaleView](err)
+		stale, ok := errors.AsType[*StaleViewError](err)
 		if !ok {
 			return s.done(), err
 		}
@@ -185,8 +185,7 @@ func (s *spreading) send(ctx context.Context, to, owner kv.NodeID) {
 	deadline, _ := ctx.Deadline()
 	inbox, pl := s.inbox, s.pl
 	s.open++
-	ok := s.spawn(func() {
-		// Not ctx: what the answer no longer needs, the owner still does.
+	ok := s.spawn(func() { //nolint:contextcheck // what the answer no longer needs, the owner still does
 		ctx, cancel := context.WithDeadline(s.base, deadline)
 		defer cancel()
 		inbox <- stored{to: to, owner: owner, err: s.store(ctx, pl, to, req)}
@@ -220,7 +219,7 @@ func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreR
 		return err
 	}
 	err := attempt()
-	missing, ok := errors.AsType[*MissingBlobs](err)
+	missing, ok := errors.AsType[*MissingBlobsError](err)
 	if !ok {
 		return err
 	}

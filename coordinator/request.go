@@ -26,6 +26,8 @@ const (
 	countNumber
 )
 
+const wordAll = "all"
+
 // The counts that have names.
 var (
 	One    = Exactly(1)
@@ -43,7 +45,7 @@ func ParseCount(s string) (Count, error) {
 		return One, nil
 	case "quorum":
 		return Quorum, nil
-	case "all":
+	case wordAll:
 		return All, nil
 	}
 	k, err := strconv.Atoi(s)
@@ -69,7 +71,7 @@ func (c Count) Of(n int) int {
 func (c Count) String() string {
 	switch c.word {
 	case countAll:
-		return "all"
+		return wordAll
 	case countNumber:
 		return strconv.Itoa(c.number)
 	case countQuorum, countUnset:
@@ -94,7 +96,7 @@ func ParseHedge(s string) (Hedge, error) {
 		return HedgeAuto, nil
 	case "off":
 		return HedgeOff, nil
-	case "all":
+	case wordAll:
 		return HedgeAll, nil
 	}
 	return 0, fmt.Errorf("%q: use auto, off or all", s)
@@ -113,19 +115,19 @@ const (
 // Options are what every request may choose. The zero Options ask for the
 // cluster's defaults.
 type Options struct {
+	Durability
 	N       int // replicas; 0: the default
 	R       Count
 	W       Count
 	Sloppy  bool          // let other nodes stand in for owners out of reach
 	Timeout time.Duration // from arrival to answer; 0: the default
-	Durability
-	Hedge Hedge
+	Hedge   Hedge
 }
 
 // Get asks for a key.
 type Get struct {
-	Key kv.Key
 	Options
+	Key kv.Key
 	// Floor is what the answer must reflect: the floor of the client's token.
 	Floor vclock.Clock
 	// NoValues leaves external values unread, for a HEAD.
@@ -134,8 +136,8 @@ type Get struct {
 
 // Put asks to write a value, or to delete where Tombstone is set.
 type Put struct {
-	Key kv.Key
 	Options
+	Key         kv.Key
 	Tombstone   bool
 	Value       []byte
 	ContentType string

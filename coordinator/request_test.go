@@ -94,7 +94,7 @@ func TestResolve(t *testing.T) {
 
 func TestSortedMeta(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var meta []kv.Meta
+		var meta []kv.Meta //nolint:prealloc // a handful
 		seen, inOrder := map[string]bool{}, true
 		for _, name := range rapid.SliceOfN(rapid.StringMatching("[a-c]?"), 0, 4).Draw(t, "names") {
 			if len(meta) > 0 && meta[len(meta)-1].Name > name || seen[name] {

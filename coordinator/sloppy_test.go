@@ -12,7 +12,7 @@ func sloppy(s string, w Count) Put { return text(s).with(Options{W: w, Sloppy: t
 // A stand-in keeps the record under the owner whose place it takes, and a sloppy
 // read asks it.
 func TestStandIn(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{refused: true})
 		done := owners[0].put(sloppy("v", All))
@@ -32,7 +32,7 @@ func TestStandIn(t *testing.T) {
 
 // That stand-ins hold nothing does not prove that there is nothing.
 func TestStandInsKnowNothing(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{refused: true})
 		owners[2].set(trouble{refused: true})
@@ -47,7 +47,7 @@ func TestStandInsKnowNothing(t *testing.T) {
 // Where no owner can be reached, a stand-in gives the write its dot.
 func TestStandInAssigns(t *testing.T) {
 	for _, via := range []int{3, 4} {
-		lives(t, 5, func(t *testing.T, w *world) {
+		lives(t, 5, func(w *world) {
 			owners := w.owners(key)
 			for _, o := range owners[:3] {
 				o.set(trouble{refused: true})
@@ -75,7 +75,7 @@ func TestStandInAssigns(t *testing.T) {
 
 // Owners that say nothing are replaced, and so are stand-ins that say nothing.
 func TestStandInForSilence(t *testing.T) {
-	lives(t, 6, func(t *testing.T, w *world) {
+	lives(t, 6, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{silent: true})
 		owners[3].set(trouble{silent: true})
@@ -90,7 +90,7 @@ func TestStandInForSilence(t *testing.T) {
 
 // A stand-in that cannot store is replaced by the next.
 func TestStandInFails(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{refused: true})
 		owners[3].set(trouble{commit: errConnLost})
@@ -105,7 +105,7 @@ func TestStandInFails(t *testing.T) {
 // Stand-ins replace owners that count. One that was once an owner of the key
 // and has its own copy is no stand-in that a wider owner needs.
 func TestStandInsAreForOwnersThatCount(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[0].put(text("wide").with(Options{N: 4, W: All}))
 		owners[3].set(trouble{refused: true})

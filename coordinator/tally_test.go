@@ -211,6 +211,7 @@ func TestTallyScripts(t *testing.T) {
 }
 
 func runScript(t *testing.T, script string) string {
+	t.Helper()
 	var tally *Tally
 	var groups [][]kv.NodeID
 	var out strings.Builder
@@ -252,6 +253,7 @@ func runScript(t *testing.T, script string) string {
 }
 
 func answer(t *testing.T, tally *Tally, f []string) {
+	t.Helper()
 	who := parseNode(t, f[0])
 	switch strings.Join(f[1:], " ") {
 	case "yes":
@@ -267,10 +269,11 @@ func answer(t *testing.T, tally *Tally, f []string) {
 }
 
 func parseGroups(t *testing.T, list string) [][]kv.NodeID {
+	t.Helper()
 	var groups [][]kv.NodeID
 	for g := range strings.SplitSeq(strings.Trim(list, "()"), ") (") {
 		var group []kv.NodeID
-		for _, name := range strings.Fields(g) {
+		for name := range strings.FieldsSeq(g) {
 			group = append(group, parseNode(t, name))
 		}
 		groups = append(groups, group)
@@ -279,6 +282,7 @@ func parseGroups(t *testing.T, list string) [][]kv.NodeID {
 }
 
 func parseNode(t *testing.T, name string) kv.NodeID {
+	t.Helper()
 	n, err := strconv.Atoi(strings.TrimPrefix(name, "n"))
 	if err != nil {
 		t.Fatalf("%q is no node", name)

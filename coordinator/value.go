@@ -56,18 +56,18 @@ func (c *Coordinator) external(ctx context.Context, key kv.Key, col collection, 
 	defer cancel(errAnswered)
 	sources := col.sources(v, c.Self)
 	inbox := make(chan delivery, len(sources))
+	open := 0
+	askNext := func() {
+		if len(sources) > 0 {
+			c.askValue(ctx, col.plan, key, v, sources[0], inbox)
+			sources, open = sources[1:], open+1
+		}
+	}
 	patience := late(ctx)
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	var failed []kv.Failure
-	for open, more := 0, true; ; {
-		if more && len(sources) > 0 {
-			c.askValue(ctx, col.plan, key, v, sources[0], inbox)
-			sources, open = sources[1:], open+1
-		}
-		if more = false; open == 0 {
-			return nil, errors.Join(errAgain, undelivered(col, v, unreachedCode(ctx), failed))
-		}
+	for askNext(); open > 0; {
 		select {
 		case d := <-inbox:
 			if d.err == nil {
@@ -77,14 +77,20 @@ func (c *Coordinator) external(ctx context.Context, key kv.Key, col collection, 
 				return nil, stale
 			}
 			failed = append(failed, kv.Failure{Node: col.plan.name(d.from.id), Reason: brief(d.err)})
-			open, more = open-1, true
+			open--
+			askNext()
 		case <-timer.C:
-			more = len(inbox) == 0
+			if len(inbox) == 0 {
+				askNext()
+			}
 			timer.Reset(patience)
 		case <-ctx.Done():
-			return nil, undelivered(col, v, kv.CodeTimeout, failed)
+			if len(inbox) == 0 {
+				return nil, undelivered(col, v, kv.CodeTimeout, failed)
+			}
 		}
 	}
+	return nil, errors.Join(errAgain, undelivered(col, v, unreachedCode(ctx), failed))
 }
 
 func (c *Coordinator) askValue(ctx context.Context, p plan, key kv.Key, v kv.Version, from source, inbox chan<- delivery) {

@@ -57,7 +57,7 @@ func TestViewsThatDiffer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, c := range []Condition{{}, absent} {
-				lives(t, 5, func(t *testing.T, w *world) {
+				lives(t, 5, func(w *world) {
 					owners := w.owners(key)
 					v := w.grown(5)
 					for i, o := range owners {
@@ -88,7 +88,7 @@ func TestViewsThatDiffer(t *testing.T) {
 
 // Views that know different layouts are merged.
 func TestConcurrentLayouts(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		v := w.nodes[0].View()
 		prev := v.Active()[0]
 		for i, n := range w.owners(key)[:3] {
@@ -106,7 +106,7 @@ func TestConcurrentLayouts(t *testing.T) {
 
 // A replica that cannot store a new view fails alone.
 func TestReplicaThatCannotLearn(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		owners[1].set(trouble{unlearning: true})
 		v := w.grown(5)
@@ -120,10 +120,10 @@ func TestReplicaThatCannotLearn(t *testing.T) {
 			w.same("acked", done.Acked, names3(owners[0], owners[2]))
 			w.same("values", texts(via.read(Get{})), values("v"))
 		}
-		_, err := owners[0].Get(t.Context(), Get{Key: key, Options: Options{R: All}})
+		_, err := owners[0].Get(w.t.Context(), Get{Key: key, Options: Options{R: All}})
 		var e *kv.Error
 		if !errors.As(err, &e) {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		w.told(e, kv.CodeQuorumUnreached, "", owners[1].name(), "no space left")
 
@@ -136,14 +136,16 @@ func TestReplicaThatCannotLearn(t *testing.T) {
 // While a cluster grows, the layout of the smaller one asks for no more owners
 // than it has.
 func TestGrowingCluster(t *testing.T) {
-	lives(t, 1, func(t *testing.T, w *world) {
+	lives(t, 1, func(w *world) {
 		w.nodes[0].put(text("one").with(Options{W: One}))
 		v := w.grown(3)
 		for _, n := range w.nodes {
 			n.learns(v)
 		}
 		for _, via := range w.nodes {
-			done := via.put(Put{Key: key, Value: []byte("v"), Overwrite: true, Condition: Condition{IfMatchAny: true}, Options: Options{W: Exactly(2)}})
+			p := text("v").under(Condition{IfMatchAny: true}).with(Options{W: Exactly(2)})
+			p.Overwrite = true
+			done := via.put(p)
 			if len(done.Acked) < 2 || !slices.Contains(done.Acked, w.nodes[0].name()) {
 				t.Errorf("acked %v", done.Acked)
 			}
@@ -157,7 +159,7 @@ func TestGrowingCluster(t *testing.T) {
 
 // A write that has its dot when the layouts change counts under the new ones.
 func TestLayoutChangesUnderAWrite(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		big := string(bytes.Repeat([]byte("big"), kv.InlineLimit))
 		for _, o := range owners[1:3] {
@@ -165,7 +167,7 @@ func TestLayoutChangesUnderAWrite(t *testing.T) {
 		}
 		result := make(chan PutDone, 1)
 		go func() { result <- owners[0].put(text(big).with(Options{W: All})) }()
-		time.Sleep(50 * time.Millisecond)
+		w.sleep(50 * time.Millisecond)
 		v := w.grown(8)
 		owners[1].learns(v)
 		done := <-result
@@ -186,13 +188,13 @@ func TestLayoutChangesUnderAWrite(t *testing.T) {
 }
 
 func TestNodeWithoutALayout(t *testing.T) {
-	lives(t, 1, func(t *testing.T, w *world) {
+	lives(t, 1, func(w *world) {
 		n := w.add(9, ring.View{})
 		w.told(n.refuse(text("v")), kv.CodeNotReady, kv.NotApplied, "bootstrapped")
-		_, err := n.Get(t.Context(), Get{Key: key})
+		_, err := n.Get(w.t.Context(), Get{Key: key})
 		var e *kv.Error
 		if !errors.As(err, &e) {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		w.told(e, kv.CodeNotReady, "", "bootstrapped")
 	})
@@ -200,7 +202,7 @@ func TestNodeWithoutALayout(t *testing.T) {
 
 // A node that the operator took down is not tried.
 func TestNodeTakenDown(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
 		prev := owners[0].View().Active()[0]
 		members := slices.Clone(prev.Members())
@@ -229,25 +231,28 @@ func TestNodeTakenDown(t *testing.T) {
 
 // What a node is handed it must own, or stand in for an owner.
 func TestForwardedToTheWrongNode(t *testing.T) {
-	lives(t, 5, func(t *testing.T, w *world) {
+	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
-		req := ForwardRequest{Fence: Fence{Digest: owners[4].View().Digest()}, Put: text("v").with(Options{N: 3, W: One, R: One, Timeout: time.Second})}
-		if _, err := owners[4].Forwarded(t.Context(), req); !errors.Is(err, ErrNotOwner) {
+		req := ForwardRequest{
+			Fence: Fence{Digest: owners[4].View().Digest()},
+			Put:   text("v").with(Options{N: 3, W: One, R: One, Timeout: time.Second}),
+		}
+		if _, err := owners[4].Forwarded(w.t.Context(), req); !errors.Is(err, ErrNotOwner) {
 			t.Errorf("at a stranger: %v", err)
 		}
 		req.StandInFor = owners[3].id
-		if _, err := owners[4].Forwarded(t.Context(), req); !errors.Is(err, ErrNotOwner) {
+		if _, err := owners[4].Forwarded(w.t.Context(), req); !errors.Is(err, ErrNotOwner) {
 			t.Errorf("in place of a stranger: %v", err)
 		}
 		req.StandInFor, req.Put.W = 0, Exactly(4)
-		_, err := owners[0].Forwarded(t.Context(), req)
+		_, err := owners[0].Forwarded(w.t.Context(), req)
 		var e *kv.Error
 		if !errors.As(err, &e) || e.Code != kv.CodeBadRequest {
 			t.Errorf("w over n: %v", err)
 		}
 		req.Fence.Digest++
-		var stale *StaleView
-		if _, err := owners[0].Forwarded(t.Context(), req); !errors.As(err, &stale) {
+		var stale *StaleViewError
+		if _, err := owners[0].Forwarded(w.t.Context(), req); !errors.As(err, &stale) {
 			t.Errorf("under another view: %v", err)
 		}
 	})

@@ -122,7 +122,7 @@ func (r *Replica) merge(key kv.Key, old, incoming kv.Record, blobs []kv.Blob, bo
 		return storage.Change{Record: old, Same: true}, nil
 	}
 	next := old.Merge(incoming)
-	missing := new(coordinator.MissingBlobs)
+	missing := new(coordinator.MissingBlobsError)
 	for _, v := range next.Live {
 		if v.Value.External && !old.Holds(v.Dot) && !slices.ContainsFunc(blobs, func(b kv.Blob) bool { return b.Dot == v.Dot }) {
 			missing.Dots = append(missing.Dots, v.Dot)
@@ -156,7 +156,7 @@ func (r *Replica) Assign(req coordinator.AssignRequest) error {
 func (r *Replica) fenced(digest uint64) (ring.View, error) {
 	v := r.view()
 	if v.Digest() != digest {
-		return v, &coordinator.StaleView{View: v}
+		return v, &coordinator.StaleViewError{View: v}
 	}
 	return v, nil
 }
