@@ -39,12 +39,16 @@ func (g gauge) needs(meta bool) uint64 {
 	return g.low
 }
 
+// queueSlack is what may still be written when a watermark has been passed: the
+// default bounds of what waits, and of what is written between two looks.
+const queueSlack = 80 << 20
+
 // Watermarks proposes watermarks for a disk of total bytes whose engine may
-// need reserve bytes beyond what is stored: at least 256 MiB, and 2% of the
-// disk up to 8 GiB, since an engine that maps its files into memory dies when
-// the disk is full.
+// need reserve bytes beyond what is stored: that and what may be waiting, at
+// least 256 MiB, and 2% of the disk up to 8 GiB, since an engine that maps its
+// files into memory dies when the disk is full.
 func Watermarks(total, reserve uint64) (low, high uint64) {
-	low = max(reserve, 256<<20, min(total/50, 8<<30))
+	low = max(reserve+queueSlack, 256<<20, min(total/50, 8<<30))
 	return low, low + low/10
 }
 

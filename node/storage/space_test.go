@@ -69,7 +69,7 @@ func TestWatermarks(t *testing.T) {
 	const gib = 1 << 30
 	for _, tt := range []struct{ total, reserve, low uint64 }{
 		{gib, 0, 256 << 20},
-		{gib, 600 << 20, 600 << 20},
+		{gib, 600 << 20, 680 << 20},
 		{100 * gib, gib, 2 * gib},
 		{4000 * gib, gib, 8 * gib},
 	} {

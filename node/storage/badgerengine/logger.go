@@ -31,7 +31,7 @@ func newLogger(l *zap.Logger, a *alarm) logger {
 	if l == nil {
 		l = zap.NewNop()
 	}
-	return logger{log: l.Named("badger").Sugar(), alarm: a}
+	return logger{log: l.Sugar(), alarm: a}
 }
 
 func (l logger) Errorf(format string, args ...any) {

@@ -23,8 +23,8 @@ func TestLoggerLevels(t *testing.T) {
 		t.Fatalf("%d messages, want %d", seen.Len(), len(want))
 	}
 	for i, e := range seen.All() {
-		if e.Level.String() != want[i].level || e.Message != want[i].message || e.LoggerName != "badger" {
-			t.Errorf("message %d is %v %q of %q, want %+v", i, e.Level, e.Message, e.LoggerName, want[i])
+		if e.Level.String() != want[i].level || e.Message != want[i].message {
+			t.Errorf("message %d is %v %q, want %+v", i, e.Level, e.Message, want[i])
 		}
 	}
 	newLogger(nil, newAlarm()).Errorf("to nobody")
