@@ -28,8 +28,8 @@ type Explanation struct {
 	Holdings  []Holding
 }
 
-// Explain asks every node of the key's preference list what it holds. It
-// repairs nothing and counts nothing; nodes that do not answer within timeout
+// Explain asks every node of the key's preference list what it holds; without
+// an n, the owners are those that the record asks for. It repairs nothing and counts nothing; nodes that do not answer within timeout
 // are reported so.
 func (c *Coordinator) Explain(ctx context.Context, key kv.Key, n int, timeout time.Duration) (Explanation, error) {
 	o, err := c.resolve(key, Options{N: n, Timeout: timeout})
@@ -40,13 +40,13 @@ func (c *Coordinator) Explain(ctx context.Context, key kv.Key, n int, timeout ti
 	defer cancel()
 	var ex Explanation
 	err = c.restarting(ctx, key, o.N, func(p plan) error {
-		ex = c.explain(ctx, p, key)
+		ex = c.explain(ctx, p, key, n)
 		return nil
 	})
 	return ex, err
 }
 
-func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key) Explanation {
+func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key, asked int) Explanation {
 	list := p.owners(kv.MaxN)
 	ex := Explanation{Partition: p.partition, N: p.n, Holdings: make([]Holding, len(list))}
 	type answer struct {
@@ -73,7 +73,10 @@ func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key) Explanati
 		h.Record, h.Standing, h.Err = a.Record, a.Standing, a.err
 		merged = merged.Merge(a.Record)
 	}
-	ex.N = max(p.n, int(merged.NMax))
+	ex.N = max(asked, int(merged.NMax))
+	if ex.N == 0 {
+		ex.N = p.n
+	}
 	owners := p.owners(ex.N)
 	for i := range ex.Holdings {
 		h := &ex.Holdings[i]

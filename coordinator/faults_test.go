@@ -63,9 +63,8 @@ func TestForwardLost(t *testing.T) {
 func TestSlowWriteStaysOneValue(t *testing.T) {
 	lives(t, 3, func(w *world) {
 		owners := w.owners(key)
-		owners[1].set(trouble{slow: lateAfter + 100*time.Millisecond})
-		owners[2].set(trouble{slow: lateAfter + 100*time.Millisecond})
-		owners[0].put(text("v"))
+		owners[2].set(trouble{slow: 2 * lateAfter})
+		owners[0].put(text("v").with(Options{W: All}))
 		w.sleep(10 * time.Second)
 		owners[0].reads("v")
 

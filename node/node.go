@@ -27,6 +27,10 @@ import (
 	"github.com/starling-kv/starling/vclock"
 )
 
+// memTable sizes the engine's tables in memory: synced writes are fastest with
+// tables of this size, and five nodes fit on a laptop.
+const memTable = 16 << 20
+
 // drainTime bounds how long a node that stops waits for requests under way.
 const drainTime = 5 * time.Second
 
@@ -145,7 +149,7 @@ func (n *Node) openStore() (err error) {
 		return err
 	}
 	n.ending(n.dir.Close)
-	options := badgerengine.Options{Logger: n.log.Named("badger")}
+	options := badgerengine.Options{MemTableSize: memTable, Logger: n.log.Named("badger")}
 	low, high, err := n.watermarks(options.Reserve())
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -45,6 +46,8 @@ type serveCmd struct {
 
 	MaxValue byteSize `default:"4MiB" help:"Largest value."`
 	MinFree  byteSize `default:"0" help:"Free disk space below which writes are refused; 0 lets the storage engine choose."`
+
+	MemoryLimit byteSize `default:"512MiB" help:"Memory that the garbage collector aims to stay under, the engine's tables included; 0 sets no aim. GOMEMLIMIT, if set, ranks before it."`
 
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 	LogFormat string `enum:"json,console" default:"json" help:"json or console."`
@@ -89,6 +92,9 @@ func (c *serveCmd) Run(ctx context.Context, w *world) error {
 	log, err := newLogger(w.stderr, c.LogLevel, c.LogFormat)
 	if err != nil {
 		return err
+	}
+	if c.MemoryLimit > 0 && w.getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(c.MemoryLimit))
 	}
 	if c.ExitWithStdin {
 		ctx = untilEOF(ctx, w.stdin)

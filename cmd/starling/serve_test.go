@@ -84,6 +84,7 @@ func TestServeSettings(t *testing.T) {
 		{"durability", "async", `"async"`},
 		{"max-value", "1MiB", `"1MiB"`},
 		{"min-free", "4096", `4096`},
+		{"memory-limit", "1GiB", `"1GiB"`},
 		{"log-level", "warn", `"warn"`},
 		{"log-format", "console", `"console"`},
 	}
