@@ -97,7 +97,9 @@ func (h *history) reflects(r, w *record, checker string) (v Violation, bad bool)
 func (h *history) checkFinal(key int, live ids) []Violation {
 	out := h.checkValues(key, live, "the final state")
 	for i := range out {
-		out[i].again = nil // by now all attempts are known everywhere
+		if len(h.losses) == 0 {
+			out[i].again = nil // all attempts are known by now, unless a disk forgot one
+		}
 	}
 	h.writes(key, func(w *record) {
 		if w.outcome != OK {
@@ -110,7 +112,11 @@ func (h *history) checkFinal(key int, live ids) []Violation {
 			out = append(out, violation("set", "#%d was acknowledged by %v and is lost: k%d holds %v", w.ID, w.acked, key, live.list()))
 		}
 		if s, ok := w.must.first(func(s int) bool { return s != w.ID && live.has(s) }); ok {
-			out = append(out, violation("resurrection", "k%d holds #%d, which #%d (acknowledged) had replaced", key, s, w.ID))
+			v := violation("resurrection", "k%d holds #%d, which #%d (acknowledged) had replaced", key, s, w.ID)
+			if len(h.losses) > 0 {
+				v.again = h.records[s]
+			}
+			out = append(out, v)
 		}
 	})
 	return out

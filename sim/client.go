@@ -284,6 +284,9 @@ func (a *attempt) acceptRead(p *process, got coordinator.Got) {
 func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
 	w, r := a.client.w, a.record
 	r.acked = holders(done.Acked, done.Hinted)
+	if nodes := slices.Compact(slices.Sorted(slices.Values(r.acked))); len(nodes) < r.W {
+		w.violate("quorum", "#%d was acknowledged with w=%d by no more than %v", r.ID, r.W, nodes)
+	}
 	w.give(r, done.Dot)
 	if r.writeID.IsZero() {
 		r.writeID = done.WriteID // given by the node that handed it on

@@ -16,6 +16,7 @@ var (
 	forFlag   = flag.Duration("sim.for", 0, "run seeds for so long, with a line of progress every ten seconds")
 	opsFlag   = flag.Int("sim.ops", 0, "operations a run, instead of what the seed draws")
 	logFlag   = flag.Bool("sim.log", false, "with -sim.seed, print every event")
+	cleanFlag = flag.Bool("sim.clean", false, "a hundred clean runs, not five")
 	quietFlag = flag.Bool("sim.checker", false, "stop at the first failure and print only its seed and checkers")
 )
 
