@@ -6,6 +6,8 @@ BENCH ?= .
 COUNT ?= 1
 FUZZTIME ?= 10s
 NODES ?= 5
+SEEDS ?= 20000
+DURATION ?= 1h
 ROUNDS ?= 20
 
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -14,7 +16,7 @@ GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/starling
@@ -63,3 +65,23 @@ bench: ## run the benchmarks that match BENCH (.), COUNT (1) times
 .PHONY: table
 table: ## print the placement table of package ring
 	@$(GO) test -count=1 -run=TestTable -v ./ring
+
+# With SEED=n alone that seed is run again. The commit goes into the report of
+# a failure, for test binaries do not know theirs.
+SIM = STARLING_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $(GO) test -count=1 -timeout=0 ./sim -run='^TestSim$$' -args
+
+.PHONY: sim
+sim: ## run SEEDS (20000) simulated clusters, or the one of SEED
+	@$(SIM) $(if $(SEED),-sim.seed=$(SEED),-sim.seeds=$(SEEDS))
+
+.PHONY: sim-soak
+sim-soak: ## simulate for DURATION (1h), with a line of progress every ten seconds
+	@$(SIM) -test.v -sim.for=$(DURATION) -sim.from=$$(date +%s)000000
+
+.PHONY: sim-trace
+sim-trace: ## prove that one seed is one history, under the race detector too
+	STARLING_SIM_RACE=1 $(GO) test -count=1 ./sim -run='^TestOneSeedOneTrace'
+
+.PHONY: sim-mutants
+sim-mutants: ## plant bugs in the production code and see that the simulation catches them
+	$(GO) run ./sim/mutants
