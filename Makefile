@@ -68,7 +68,8 @@ table: ## print the placement table of package ring
 
 # With SEED=n alone that seed is run again. The commit goes into the report of
 # a failure, for test binaries do not know theirs.
-SIM = STARLING_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $(GO) test -count=1 -timeout=0 ./sim -run='^TestSim$$' -args
+SIM = $(GO) test -c -o bin/sim.test ./sim && \
+	STARLING_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) bin/sim.test -test.run='^TestSim$$'
 
 .PHONY: sim
 sim: ## run SEEDS (20000) simulated clusters, or the one of SEED
@@ -76,7 +77,7 @@ sim: ## run SEEDS (20000) simulated clusters, or the one of SEED
 
 .PHONY: sim-soak
 sim-soak: ## simulate for DURATION (1h), with a line of progress every ten seconds
-	@$(SIM) -test.v -sim.for=$(DURATION) -sim.from=$$(date +%s)000000
+	@$(SIM) -sim.for=$(DURATION) -sim.from=$$(date +%s)000000
 
 .PHONY: sim-trace
 sim-trace: ## prove that one seed is one history, under the race detector too
