@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -141,9 +140,4 @@ func loseNothing(int, int) bool { return false }
 // failed reports whether the process refuses writes because its disk erred.
 func (m *machine) failed() bool {
 	return m.process != nil && m.process.Store().Stats().State == storage.StateFailed
-}
-
-// context bounds what the harness asks of nodes.
-func patience() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), time.Minute)
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/node/transport"
 )
 
 // deafAfter is how long a link may be cut before its ends notice: the time after
@@ -120,11 +121,11 @@ func (n *network) drop(e *endpoint, reset bool) {
 	for _, x := range slices.Clone(n.open) {
 		switch {
 		case x.from == e:
-			x.finish(reply{err: errDead})
+			x.finish(x.failed(true, transport.ErrLost))
 		case x.serving == e && reset && !n.isCut(e.id, x.from.id):
 			n.gate.schedule(n.gate.now()+n.delay(mix(x.id, saltReset)), "reset "+x.name, func() {
 				if !n.isCut(e.id, x.from.id) {
-					x.finish(x.failed(true, errLost))
+					x.finish(x.failed(true, transport.ErrLost))
 				}
 			})
 		}

@@ -15,11 +15,6 @@ import (
 	"github.com/starling-kv/starling/node/transport"
 )
 
-var (
-	errDead = errors.New("the simulated process has ended")
-	errLost = transport.ErrLost
-)
-
 // endpoint is the transport of one life of a node. Nothing that is asked of it
 // is answered but by the gate.
 type endpoint struct {
@@ -147,7 +142,7 @@ func (e *endpoint) Close() error {
 func (x *exchange) admit(id uint64) {
 	x.id = id
 	if x.from.dead.Load() {
-		x.finish(reply{err: errDead})
+		x.finish(x.failed(false, transport.ErrClosed))
 		return
 	}
 	x.net.open = append(x.net.open, x)

@@ -34,7 +34,7 @@ func main() {
 	flag.IntVar(&s.seeds, "seeds", 2000, "seeds a bug may live through")
 	flag.DurationVar(&s.patience, "patience", time.Minute, "how long the seeds of one bug may take")
 	flag.BoolVar(&s.mechanical, "mechanical", false, "mutate the merge, the quorum, the token and the codec mechanically")
-	flag.StringVar(&s.only, "only", "", "only bugs whose name contains this")
+	flag.StringVar(&s.only, "only", "", "only bugs whose name, or files whose path, contains this")
 	flag.Parse()
 	run := runPlanted
 	if s.mechanical {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // targets are the files whose every comparison, off-by-one and dropped statement
@@ -33,6 +34,9 @@ type mutant struct {
 func runMechanical(s settings, out io.Writer) error {
 	var total, units, sims int
 	for _, file := range targets() {
+		if !strings.Contains(file, s.only) {
+			continue
+		}
 		list, err := mutantsOf(file)
 		if err != nil {
 			return err

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Edits that do not apply any more are noticed by the tests, not by whoever
+// next asks for the table.
+func TestEveryEditApplies(t *testing.T) {
+	for _, b := range bugs() {
+		source, err := os.ReadFile(filepath.Join("..", "..", b.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(source), b.old); n != 1 {
+			t.Errorf("%s: the edit of %s applies %d times, not once: bring it up to date", b.name, b.file, n)
+		}
+	}
+}
+
+func TestMutate(t *testing.T) {
+	const source = "package p\n\nfunc f(a int) int {\n\tif a < 1 {\n\t\ta++\n\t}\n\treturn a + 2\n}\n"
+	want := []string{"statement dropped", "< becomes <=", "< becomes >=", "1 becomes 2", "statement dropped", "+ becomes -", "2 becomes 3"}
+	for i := range len(want) + 1 {
+		tree, err := parser.ParseFile(token.NewFileSet(), "p.go", source, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		what, _ := mutate(tree, i)
+		if i < len(want) && what != want[i] || i == len(want) && what != "" {
+			t.Errorf("change %d: %q", i, what)
+		}
+	}
+}
