@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/starling-kv/starling/hints"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/ring"
 )
@@ -60,9 +61,7 @@ func (p plan) owns(id kv.NodeID) bool {
 // standIns are the nodes that may take the place of owners out of reach, in
 // the order of the newest layout's preference list beyond the owners.
 func (p plan) standIns() []kv.NodeID {
-	return slices.DeleteFunc(slices.Clone(p.layouts[0].Owners(p.partition)), func(id kv.NodeID) bool {
-		return p.owns(id) || p.down(id)
-	})
+	return hints.StandIns(p.layouts[0].Owners(p.partition), func(id kv.NodeID) bool { return p.owns(id) || p.down(id) })
 }
 
 // name is what the operator calls the node.
