@@ -228,6 +228,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 		Slot:       kv.Slot{Target: in.standInFor, Partition: uint16(pl.partition), Key: in.Key},
 		Fence:      pl.view.Digest(),
 		Durability: in.Durability,
+		Size:       size(in, given),
 		Decide: func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
 			if ctx.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
 				return kv.Record{}, nil, errWithdrawn
@@ -271,6 +272,14 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 		}
 		// The decision is being made this very moment: wait for it.
 	}
+}
+
+func size(in intent, given []kv.Blob) int {
+	n := len(in.Value)
+	for _, b := range given {
+		n += len(b.Data)
+	}
+	return n
 }
 
 // blobs are the external values that the record needs and old does not have,

@@ -41,8 +41,9 @@ type Local interface {
 // AssignRequest is what [Local.Assign] is asked.
 type AssignRequest struct {
 	Slot       kv.Slot
-	Fence      uint64
+	Fence      uint64 // the digest of the request's view
 	Durability Durability
+	Size       int // about how many bytes the update brings along
 	Decide     func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error)
 	Done       func(error)
 }

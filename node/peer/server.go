@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/starling-kv/starling/coordinator"
+	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/transport"
 	"github.com/starling-kv/starling/ring"
 )
@@ -70,11 +71,11 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 func (s *Server) serve(req *transport.Request, f coordinator.Fence, err error, waits bool, do func()) {
 	switch {
 	case err != nil:
-		answer(req, nil, err)
+		answer(req, nil, notApplied(err))
 	case len(f.Full) > 0:
 		s.besides(req, func() {
 			if err := s.teach(f); err != nil {
-				answer(req, nil, err)
+				answer(req, nil, notApplied(err))
 				return
 			}
 			do()
@@ -84,6 +85,11 @@ func (s *Server) serve(req *transport.Request, f coordinator.Fence, err error, w
 	default:
 		do()
 	}
+}
+
+// notApplied is the refusal of a request that was not begun.
+func notApplied(err error) error {
+	return &kv.Error{Code: kv.CodeInternal, Outcome: kv.NotApplied, Message: err.Error()}
 }
 
 func (s *Server) besides(req *transport.Request, do func()) {

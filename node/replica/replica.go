@@ -31,6 +31,7 @@ type Replica struct {
 	log   *zap.Logger
 
 	reused atomic.Uint64
+	voided atomic.Uint64
 }
 
 // New returns the replica of the node self over its store. view returns the
@@ -52,13 +53,18 @@ func (r *Replica) Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, e
 		return coordinator.FetchReply{}, err
 	}
 	var merged kv.Record
-	for _, slot := range slots(v, req.Key, req.StandIn) {
+	for i, slot := range slots(v, req.Key, req.StandIn) {
 		rec, err := r.store.Get(slot)
-		if err != nil {
+		switch {
+		case err != nil:
 			return coordinator.FetchReply{}, told(err)
+		case i == 0:
+			merged = rec
+		default:
+			merged = merged.Merge(rec)
 		}
-		merged = merged.Merge(rec)
 	}
+	merged.Mine = kv.Mine{}
 	return coordinator.FetchReply{Record: merged, Standing: true}, nil
 }
 
@@ -97,11 +103,12 @@ func (r *Replica) Store(req coordinator.StoreRequest, done func(error)) {
 	err = r.store.Submit(storage.Update{
 		Slot: slotOf(v, req.Key, req.Target),
 		Sync: r.synced(req.Durability),
+		Size: size(req),
 		Apply: func(old kv.Record, boot uint64) (storage.Change, error) {
 			if _, err := r.fenced(req.Fence.Digest); err != nil {
 				return storage.Change{}, err
 			}
-			return r.merge(req.Key, old, incoming, req.Blobs, boot)
+			return r.merge(req.Key, old, incoming, req.Blobs, r.boot(boot))
 		},
 		Done: func(err error) { done(told(err)) },
 	})
@@ -134,22 +141,44 @@ func (r *Replica) merge(key kv.Key, old, incoming kv.Record, blobs []kv.Blob, bo
 	return storage.Change{Record: next, Blobs: blobs}, nil
 }
 
+// size is about how many bytes the request brings along.
+func size(req coordinator.StoreRequest) int {
+	n := len(req.Record)
+	for _, b := range req.Blobs {
+		n += len(b.Data)
+	}
+	return n
+}
+
 // Assign runs a decision of the coordinator in the slot's read-modify-write.
 func (r *Replica) Assign(req coordinator.AssignRequest) error {
+	decided := false // touched by the store's one committing goroutine
 	err := r.store.Submit(storage.Update{
 		Slot: req.Slot,
 		Sync: r.synced(req.Durability),
+		Size: req.Size,
 		Apply: func(old kv.Record, boot uint64) (storage.Change, error) {
 			if _, err := r.fenced(req.Fence); err != nil {
 				return storage.Change{}, err
 			}
-			next, blobs, err := req.Decide(old, boot)
+			next, blobs, err := req.Decide(old, r.boot(boot))
+			decided = err == nil
 			return storage.Change{Record: next, Blobs: blobs, Same: err == nil && old.Covers(next)}, err
 		},
-		Done: func(err error) { req.Done(told(err)) },
+		Done: func(err error) {
+			if err != nil && decided {
+				r.voided.Add(1)
+			}
+			req.Done(told(err))
+		},
 	})
 	return told(err)
 }
+
+// boot is the boot under which dots are given: the store's, and another one
+// after each dot that was given and not stored, for whatever reason. Such a dot
+// may be out, and must not be given to another value.
+func (r *Replica) boot(store uint64) uint64 { return store + r.voided.Load() }
 
 // fenced returns the view of the moment, or a refusal if the request was made
 // under another.
