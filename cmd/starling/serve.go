@@ -47,7 +47,7 @@ type serveCmd struct {
 	MaxValue byteSize `default:"4MiB" help:"Largest value."`
 	MinFree  byteSize `default:"0" help:"Free disk space below which writes are refused; 0 lets the storage engine choose."`
 
-	MemoryLimit byteSize `default:"512MiB" help:"Memory that the garbage collector aims to stay under, the engine's tables included; 0 sets no aim. GOMEMLIMIT, if set, ranks before it."`
+	MemoryLimit byteSize `default:"512MiB" help:"Memory that the garbage collector aims at; 0: none. GOMEMLIMIT ranks before it."`
 
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 	LogFormat string `enum:"json,console" default:"json" help:"json or console."`
