@@ -15,11 +15,10 @@ import (
 // client does its operations one after the other. All of it but the calls of
 // nodes runs on the gate's goroutine.
 type client struct {
-	w      *world
-	index  int
-	ops    []Op
-	held   map[int][]heldToken // by key, the oldest first
-	active *attempt
+	w     *world
+	index int
+	ops   []Op
+	held  map[int][]heldToken // by key, the oldest first
 }
 
 // heldToken is a context as a client got it, and what it stands for.
@@ -229,7 +228,7 @@ func (a *attempt) finish(ans answer) {
 	if outcome == OK {
 		a.accept(p, ans)
 	}
-	w.gate.note("#%d %s %s %v", r.ID, r.outcome, r.code, r.result.list())
+	w.gate.notef("#%d %s %s %v", r.ID, r.outcome, r.code, r.result.list())
 	w.ended(r)
 	a.client.next()
 }
@@ -267,11 +266,11 @@ func (a *attempt) acceptRead(p *process, got coordinator.Got) {
 	for _, v := range got.Values {
 		id, err := idOfValue(v.Data)
 		if err != nil || id >= len(w.history.records) || w.history.records[id] == nil {
-			w.violate("set", "#%d returned a value that nobody wrote: %.40q", r.ID, v.Data)
+			w.violatef("set", "#%d returned a value that nobody wrote: %.40q", r.ID, v.Data)
 			continue
 		}
 		if r.result.has(id) {
-			w.violate("write id", "#%d returned the value of #%d twice", r.ID, id)
+			w.violatef("write id", "#%d returned the value of #%d twice", r.ID, id)
 		}
 		r.result = r.result.with(id)
 		w.dot(r.Key, v.Dot, v.Value, fmt.Sprintf("read #%d", r.ID))
@@ -285,7 +284,7 @@ func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
 	w, r := a.client.w, a.record
 	r.acked = holders(done.Acked, done.Hinted)
 	if nodes := slices.Compact(slices.Sorted(slices.Values(r.acked))); len(nodes) < r.W {
-		w.violate("quorum", "#%d was acknowledged with w=%d by no more than %v", r.ID, r.W, nodes)
+		w.violatef("quorum", "#%d was acknowledged with w=%d by no more than %v", r.ID, r.W, nodes)
 	}
 	w.give(r, done.Dot)
 	if r.writeID.IsZero() {

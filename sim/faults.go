@@ -141,7 +141,7 @@ func (w *world) end(f Fault, m *machine) {
 		w.history.lossy(m.name, false)
 		m.crash(memory.LoseAll, true)
 		m.disk.Disk, m.backup = memory.New(), nil
-	case Rollback:
+	default: // Rollback
 		if m.backup == nil {
 			m.crash(memory.LoseAll, true)
 			w.history.lossy(m.name, true)

@@ -102,12 +102,12 @@ func (g *gate) admit() {
 
 func (g *gate) release(e event) {
 	g.released++
-	g.note("%d %s", e.at, e.name)
+	g.notef("%d %s", e.at, e.name)
 	e.run()
 }
 
-// note adds a line to the trace.
-func (g *gate) note(format string, args ...any) {
+// notef adds a line to the trace.
+func (g *gate) notef(format string, args ...any) {
 	line := fmt.Appendf(nil, format+"\n", args...)
 	_, _ = g.trace.Write(line)
 	_, _ = g.log.Write(line)
@@ -131,13 +131,14 @@ func (g *gate) sleep() {
 // events is a heap, the earliest first; names order what happens at one moment.
 type events []event
 
-func (q events) Len() int { return len(q) }
+func (q *events) Len() int { return len(*q) }
 
-func (q events) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(q[i].at, q[j].at), cmp.Compare(q[i].name, q[j].name)) < 0
+func (q *events) Less(i, j int) bool {
+	a, b := (*q)[i], (*q)[j]
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.name, b.name)) < 0
 }
 
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *events) Swap(i, j int) { (*q)[i], (*q)[j] = (*q)[j], (*q)[i] }
 
 func (q *events) Push(x any) { *q = append(*q, x.(event)) } //nolint:forcetypeassert,errcheck // by container/heap's contract
 

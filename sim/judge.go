@@ -64,7 +64,7 @@ func (w *world) holdings() map[kv.Key][]holding {
 
 func (w *world) must(m *machine, err error) {
 	if err != nil {
-		w.violate("disk", "%s: %v", m.name, err)
+		w.violatef("disk", "%s: %v", m.name, err)
 	}
 }
 
@@ -78,7 +78,7 @@ func (w *world) judgeKey(k int, held []holding) {
 	merged := mergeAll(held, nil)
 	w.checkOrders(k, held, merged)
 	live := w.liveIDs(k, merged)
-	w.gate.note("k%d ends as %x", k, kv.AppendRecord(nil, merged))
+	w.gate.notef("k%d ends as %x", k, kv.AppendRecord(nil, merged))
 	w.violations = append(w.violations, w.history.checkFinal(k, live)...)
 	if merged.Absent() {
 		return
@@ -122,7 +122,7 @@ func (w *world) checkOrders(k int, held []holding, merged kv.Record) {
 	for range 4 {
 		order := rng.Perm(len(held))
 		if got := kv.AppendRecord(nil, mergeAll(held, order)); !bytes.Equal(got, want) {
-			w.violate("convergence", "k%d: merging in the order %v gives another record", k, order)
+			w.violatef("convergence", "k%d: merging in the order %v gives another record", k, order)
 			return
 		}
 	}
@@ -134,7 +134,7 @@ func (w *world) liveIDs(k int, r kv.Record) ids {
 	for _, v := range r.Live {
 		id, ok := w.wrote(k, v.Value)
 		if !ok {
-			w.violate("set", "k%d holds a value that nobody wrote, under %v", k, v.Dot)
+			w.violatef("set", "k%d holds a value that nobody wrote, under %v", k, v.Dot)
 			continue
 		}
 		live = live.with(id)
@@ -185,7 +185,7 @@ func (w *world) exchange(k int, held []holding, owners []*machine, merged kv.Rec
 			done := make(chan error, 1)
 			owners[j].process.Replica().Store(req, func(err error) { done <- err })
 			if err := <-done; err != nil {
-				w.violate("convergence", "k%d: %s refuses what %s holds: %v", k, owners[j].name, held[i].m.name, err)
+				w.violatef("convergence", "k%d: %s refuses what %s holds: %v", k, owners[j].name, held[i].m.name, err)
 			}
 		}
 	}
@@ -220,7 +220,7 @@ func (w *world) checkAgreement(k int, owners []*machine, merged kv.Record) {
 		own, _, err := m.process.Replica().Holds(w.key(k))
 		w.must(m, err)
 		if !bytes.Equal(kv.AppendRecord(nil, own), want) {
-			w.violate("convergence", "k%d: after all has been exchanged %s holds %v, all together %v", k, m.name, own, merged)
+			w.violatef("convergence", "k%d: after all has been exchanged %s holds %v, all together %v", k, m.name, own, merged)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (w *world) checkGet(k int, m *machine, n, r int, live ids) {
 	})
 	w.gate.run(func() bool { return done })
 	if err != nil {
-		w.violate("availability", "k%d: r=%d of %d through %s on a healed cluster: %v", k, r, n, m.name, err)
+		w.violatef("availability", "k%d: r=%d of %d through %s on a healed cluster: %v", k, r, n, m.name, err)
 		return
 	}
 	var shown ids
@@ -264,6 +264,6 @@ func (w *world) checkGet(k int, m *machine, n, r int, live ids) {
 		}
 	})
 	if !slices.Equal(shown.list(), want.list()) {
-		w.violate("convergence", "k%d: r=%d of %d through %s shows %v, the replicas hold %v", k, r, n, m.name, shown.list(), want.list())
+		w.violatef("convergence", "k%d: r=%d of %d through %s shows %v, the replicas hold %v", k, r, n, m.name, shown.list(), want.list())
 	}
 }

@@ -15,14 +15,14 @@ const deafAfter = 5 * time.Second
 // network decides what becomes of messages. Everything but what endpoints read
 // of it is done by the gate's goroutine.
 type network struct {
+	weather
+
 	gate *gate
 	seed uint64
 
 	endpoints map[kv.NodeID]*endpoint // the last of each node
 	held      map[kv.NodeID]time.Duration
 	open      []*exchange // in the order of their admission
-
-	weather
 }
 
 // weather is what faults make of the links at the moment.

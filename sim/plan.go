@@ -229,8 +229,7 @@ func (d drawing) context(o *Op) {
 	case d.habits[Blind]:
 		share = 10
 	}
-	switch {
-	case o.Kind == Delete || d.percent(share):
+	if o.Kind == Delete || d.percent(share) {
 		o.Context = LastContext
 		if d.percent(15) {
 			o.Context = OldContext
@@ -248,20 +247,13 @@ func (d drawing) condition(o *Op) {
 	}
 }
 
-// without returns the plan less some of its parts.
-func (p Plan) without(drop func(Op) bool, heal func(Fault) bool) Plan {
-	p.Ops = slices.DeleteFunc(slices.Clone(p.Ops), drop)
-	p.Faults = slices.DeleteFunc(slices.Clone(p.Faults), heal)
-	return p
-}
-
 // String lists the plan as a person would read it, in the order of time.
 func (p Plan) String() string {
 	type line struct {
 		at   time.Duration
 		text string
 	}
-	var lines []line
+	lines := make([]line, 0, len(p.Ops)+len(p.Faults))
 	for _, o := range p.Ops {
 		lines = append(lines, line{o.At, o.String()})
 	}

@@ -111,7 +111,7 @@ func (s *totals) add(r Report) {
 }
 
 // String is one line: runs, simulated time, operations, faults by kind.
-func (s totals) String() string {
+func (s *totals) String() string {
 	ops := s.outcomes[OK] + s.outcomes[Failed] + s.outcomes[Unknown]
 	var kinds []string
 	count := 0

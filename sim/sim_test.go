@@ -40,10 +40,10 @@ func TestSim(t *testing.T) {
 		}
 		if *forFlag > 0 && time.Since(told) > 10*time.Second {
 			told = time.Now()
-			progress(sum, begun)
+			progress(&sum, begun)
 		}
 	}
-	progress(sum, begun)
+	progress(&sum, begun)
 }
 
 func more(seed uint64, begun time.Time) bool {
@@ -53,7 +53,7 @@ func more(seed uint64, begun time.Time) bool {
 	return seed < *fromFlag+*seedsFlag
 }
 
-func progress(sum totals, begun time.Time) {
+func progress(sum *totals, begun time.Time) {
 	_, _ = fmt.Fprintf(os.Stdout, "%v, %.0f seeds a second\n", sum, float64(sum.runs)/time.Since(begun).Seconds())
 }
 

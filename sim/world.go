@@ -24,6 +24,8 @@ const settling = 90 * time.Second
 
 // world is one run: nodes, network, clients, and what they saw.
 type world struct {
+	sightings
+
 	plan     Plan
 	gate     *gate
 	net      *network
@@ -31,7 +33,7 @@ type world struct {
 	machines []*machine
 	clients  []*client
 	history  *history
-	sightings
+
 	violations []Violation
 
 	busy     int            // clients that are not done
@@ -214,13 +216,11 @@ func (w *world) idle() { w.busy-- }
 // ended is called after each operation.
 func (w *world) ended(r *record) {
 	if r.Kind == Read && r.outcome == OK {
-		for _, v := range w.history.checkRead(r) {
-			w.violations = append(w.violations, v)
-		}
+		w.violations = append(w.violations, w.history.checkRead(r)...)
 	}
 }
 
-func (w *world) violate(checker, format string, args ...any) {
+func (w *world) violatef(checker, format string, args ...any) {
 	w.violations = append(w.violations, Violation{Checker: checker, Text: fmt.Sprintf(format, args...)})
 }
 
@@ -267,6 +267,6 @@ func (w *world) dot(key int, d vclock.Dot, s kv.Sibling, where string) {
 		return
 	}
 	if before.checksum != now.checksum || before.id != now.id || before.kind != now.kind {
-		w.violate("dot uniqueness", "k%d: dot %v stands for one value in %s and for another in %s", key, d, before.where, where)
+		w.violatef("dot uniqueness", "k%d: dot %v stands for one value in %s and for another in %s", key, d, before.where, where)
 	}
 }

@@ -49,7 +49,7 @@ func main() {
 // runPlanted prints the table of the planted bugs.
 func runPlanted(s settings, out io.Writer) error {
 	var missed []string
-	fmt.Fprintln(out, "| bug | breaks | caught by | seeds |\n|---|---|---|---|")
+	_, _ = fmt.Fprintln(out, "| bug | breaks | caught by | seeds |\n|---|---|---|---|")
 	for _, b := range bugs() {
 		if !strings.Contains(b.name, s.only) {
 			continue
@@ -61,7 +61,7 @@ func runPlanted(s settings, out io.Writer) error {
 		if v.checkers == "" {
 			missed = append(missed, b.name)
 		}
-		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", b.name, b.breaks, v.checkers, v.seeds)
+		_, _ = fmt.Fprintf(out, "| %s | %s | %s | %s |\n", b.name, b.breaks, v.checkers, v.seeds)
 	}
 	if len(missed) > 0 {
 		return fmt.Errorf("not caught: %s", strings.Join(missed, "; "))
@@ -85,7 +85,7 @@ func hunt(s settings, b planted) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	edited := strings.Replace(string(source), b.old, b.new, 1)
 	overlay, err := writeOverlay(dir, b.file, []byte(edited))
 	if err != nil {
@@ -96,7 +96,7 @@ func hunt(s settings, b planted) (verdict, error) {
 
 // writeOverlay writes the file that tells the compiler to read edited instead.
 func writeOverlay(dir, file string, edited []byte) (string, error) {
-	real, err := filepath.Abs(file)
+	original, err := filepath.Abs(file)
 	if err != nil {
 		return "", err
 	}
@@ -104,7 +104,7 @@ func writeOverlay(dir, file string, edited []byte) (string, error) {
 	if err := os.WriteFile(copied, edited, 0o600); err != nil {
 		return "", err
 	}
-	b, err := json.Marshal(map[string]any{"Replace": map[string]string{real: copied}})
+	b, err := json.Marshal(map[string]any{"Replace": map[string]string{original: copied}})
 	if err != nil {
 		return "", err
 	}

@@ -51,13 +51,13 @@ func runMechanical(s settings, out io.Writer) error {
 				units++
 			case v.checkers != "":
 				sims++
-				fmt.Fprintf(out, "%s: %s: caught by %s after %s seeds\n", m.where, m.what, v.checkers, v.seeds)
+				_, _ = fmt.Fprintf(out, "%s: %s: caught by %s after %s seeds\n", m.where, m.what, v.checkers, v.seeds)
 			default:
-				fmt.Fprintf(out, "LIVES %s: %s\n", m.where, m.what)
+				_, _ = fmt.Fprintf(out, "LIVES %s: %s\n", m.where, m.what)
 			}
 		}
 	}
-	fmt.Fprintf(out, "%d mutants: %d caught by unit tests, %d by the simulation, %d live\n", total, units, sims, total-units-sims)
+	_, _ = fmt.Fprintf(out, "%d mutants: %d caught by unit tests, %d by the simulation, %d live\n", total, units, sims, total-units-sims)
 	return nil
 }
 
@@ -66,7 +66,7 @@ func judge(s settings, m mutant) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	overlay, err := writeOverlay(dir, m.file, m.source)
 	if err != nil {
 		return verdict{}, err
