@@ -69,6 +69,19 @@ func TestIfMatchAnyReplacesOnlyWhatWasSeen(t *testing.T) {
 	})
 }
 
+// A delete on such a condition would leave the value where it is.
+func TestDeleteIfMatchAny(t *testing.T) {
+	lives(t, 5, func(w *world) {
+		done := w.nodes[0].put(text("a"))
+		p := Put{Key: key, Tombstone: true}.under(Condition{IfMatchAny: true})
+		w.told(w.nodes[1].refuse(p), kv.CodeContextRequired, kv.NotApplied, "context", "tag")
+		p.Token = done.Token
+		w.nodes[2].put(p)
+		w.nodes[3].reads()
+		w.told(w.nodes[4].refuse(p), kv.CodePrecondition, kv.NotApplied)
+	})
+}
+
 // A condition that no value can meet is still one after it was handed on.
 func TestConditionWithoutTags(t *testing.T) {
 	lives(t, 5, func(w *world) {

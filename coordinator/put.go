@@ -35,8 +35,16 @@ func (c *Coordinator) Put(ctx context.Context, p Put) (PutDone, error) {
 	return done, c.counted(c.truthful(r.settled(err), r.put))
 }
 
-// check refuses what would be stored and could never be decoded again.
+// check refuses what would be stored and could never be decoded again, and the
+// delete that would delete nothing: If-Match: * names no value.
 func (p Put) check() error {
+	if p.Tombstone && p.Condition.IfMatchAny && !p.Overwrite && len(p.Token.Seen) == 0 {
+		return &kv.Error{
+			Code: kv.CodeContextRequired, Outcome: kv.NotApplied,
+			Message: "If-Match: * does not say what is to be deleted: send the context of a read, name the value by its tag, " +
+				"or overwrite whatever is there",
+		}
+	}
 	if p.Tombstone && len(p.Value) > 0 {
 		return badRequest("a delete carries no value")
 	}

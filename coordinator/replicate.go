@@ -40,8 +40,11 @@ func (s *spreading) run(ctx context.Context, pl plan) (PutDone, error) {
 	for range maxRestarts {
 		err := s.round(ctx, pl)
 		stale, ok := errors.AsType[*StaleViewError](err)
-		if !ok {
-			return s.done(), err
+		switch {
+		case err == nil:
+			return s.done(), nil
+		case !ok:
+			return PutDone{}, err
 		}
 		if err := s.learn(stale); err != nil {
 			return PutDone{}, s.failed(kv.CodeInternal, brief(err))
