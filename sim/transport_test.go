@@ -9,9 +9,7 @@ import (
 	"github.com/starling-kv/starling/node/transport/transporttest"
 )
 
-// The simulated transport meets the demands on every transport, but for those
-// on handlers that block and on a thousand calls at once, which say how a read
-// loop is built: here each request has a goroutine.
+// The simulated transport meets the demands on every transport.
 func TestTransportConforms(t *testing.T) {
 	for _, c := range transporttest.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
