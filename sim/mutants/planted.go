@@ -53,8 +53,8 @@ func bugs() []planted {
 		{
 			name: "a dropped hint", breaks: "what counted towards a sloppy w is kept",
 			file: "node/replica/replica.go",
-			old:  "return r.merge(req.Key, old, incoming, req.Blobs, boot)",
-			new:  "if req.Target != 0 {\n				return storage.Change{Record: old, Same: true}, nil\n			}\n			return r.merge(req.Key, old, incoming, req.Blobs, boot)",
+			old:  "			return r.merge(",
+			new:  "			if req.Target != 0 {\n				return storage.Change{Record: old, Same: true}, nil\n			}\n			return r.merge(",
 		},
 		{
 			name: "a tombstone forgotten at once", breaks: "deleted stays deleted",
