@@ -130,9 +130,8 @@ func sameWrite(in intent, s kv.Sibling) bool {
 	return (s.Kind == kv.KindTombstone) == in.Tombstone && s.Checksum == kv.Checksum(in.Value) && s.Length == uint64(len(in.Value))
 }
 
-// checkIssued refuses ids that are too old to be told from new writes, and ids
-// of the future, which would push honest ones out of the memory of records.
-// checkID refuses an id of which an earlier attempt may have been forgotten.
+// checkID refuses an id of which an earlier attempt may have been forgotten, and
+// ids of the future, which would push honest ones out of the memory of records.
 func (in intent) checkID(base kv.Record, now time.Time) error {
 	switch age := now.Sub(in.WriteID.Issued()); {
 	case in.WriteID.IsZero():

@@ -111,7 +111,8 @@ func TestCheckFinalSees(t *testing.T) {
 		{
 			"a synced write after power cuts",
 			[]told{{id: 0, kind: Write, outcome: OK}},
-			nil, func(h *history) { h.lossy("n0", true); h.lossy("n1", true) }, []string{"set"},
+			nil, func(h *history) { h.lossy("n0", true); h.lossy("n1", true) },
+			[]string{"set"},
 		},
 		{
 			"an unsynced write after power cuts",
@@ -121,7 +122,9 @@ func TestCheckFinalSees(t *testing.T) {
 		{
 			"a resurrection",
 			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Delete, outcome: OK, must: []int{0}}},
-			[]int{0, 1}, nil, []string{"causal", "resurrection"},
+			[]int{0, 1},
+			nil,
+			[]string{"causal", "resurrection"},
 		},
 		{"a replaced tombstone", []told{
 			{id: 0, kind: Write, outcome: OK},

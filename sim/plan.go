@@ -162,8 +162,14 @@ func (o Op) String() string {
 		on   bool
 		word string
 	}{
-		{o.Sloppy, "sloppy"}, {o.Async, "async"}, {o.HedgeAll, "hedge=all"}, {o.WriteID, "id"}, {o.Retry, "retry"}, {o.Large, "large"},
-		{true, string(o.Context)}, {o.Condition != Always, string(o.Condition)},
+		{o.Sloppy, "sloppy"},
+		{o.Async, "async"},
+		{o.HedgeAll, "hedge=all"},
+		{o.WriteID, "id"},
+		{o.Retry, "retry"},
+		{o.Large, "large"},
+		{true, string(o.Context)},
+		{o.Condition != Always, string(o.Condition)},
 	} {
 		if flag.on {
 			words = append(words, flag.word)
