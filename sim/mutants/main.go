@@ -9,6 +9,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -116,10 +117,10 @@ var caught = regexp.MustCompile(`caught by \[(.*)\] at seed \d+, run (\d+)`)
 
 func simulate(s settings, dir, overlay string) (verdict, error) {
 	binary := filepath.Join(dir, "sim.test")
-	if out, err := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary, "./sim").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(context.Background(), "go", "test", "-c", "-overlay", overlay, "-o", binary, "./sim").CombinedOutput(); err != nil {
 		return verdict{}, fmt.Errorf("build: %w\n%s", err, out)
 	}
-	cmd := exec.Command(binary, "-test.run=^TestSim$", "-sim.checker", fmt.Sprintf("-sim.seeds=%d", s.seeds),
+	cmd := exec.CommandContext(context.Background(), binary, "-test.run=^TestSim$", "-sim.checker", fmt.Sprintf("-sim.seeds=%d", s.seeds),
 		fmt.Sprintf("-test.timeout=%v", s.patience))
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"go/ast"
 	"go/format"
@@ -72,7 +73,7 @@ func judge(s settings, m mutant) (verdict, error) {
 		return verdict{}, err
 	}
 	pkg := "./" + filepath.Dir(m.file)
-	if exec.Command("go", "test", "-overlay", overlay, "-timeout=60s", "-failfast", pkg).Run() != nil {
+	if exec.CommandContext(context.Background(), "go", "test", "-overlay", overlay, "-timeout=60s", "-failfast", pkg).Run() != nil {
 		return verdict{checkers: "unit tests"}, nil // or it does not compile, which is as good
 	}
 	return simulate(s, dir, overlay)
