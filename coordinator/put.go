@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -184,7 +185,7 @@ type routing struct {
 	open    int
 	refused []kv.Failure
 	first   *kv.Error // the first refusal that was told in our own words
-	alike   bool      // all refusals so far had first's code
+	alike   bool      // all so far had first's code, or were out of reach
 	doubt   bool      // an attempt may have been applied, or may be yet
 }
 
@@ -275,9 +276,12 @@ func (r *routing) judge(pl plan, a attempt) error {
 	default:
 		r.doubt = true
 	}
-	r.alike = r.alike && isOurs && (r.first == nil || r.first.Code == e.Code)
-	if r.first == nil {
-		r.first = e
+	switch {
+	case isOurs:
+		r.alike = r.alike && (r.first == nil || r.first.Code == e.Code)
+		r.first = cmp.Or(r.first, e)
+	case !NotRun(a.err):
+		r.alike = false
 	}
 	r.refused = append(r.refused, kv.Failure{Node: pl.name(a.from.node), Reason: brief(a.err)})
 	return nil
@@ -310,8 +314,8 @@ func (r *routing) settled(err error) error {
 	return &doubtful
 }
 
-// exhausted is the error of a write that no candidate took. Where all refused
-// for the same reason, that is the answer.
+// exhausted is the error of a write that no candidate took. Where all that
+// could be asked refused for the same reason, that is the answer.
 func (r *routing) exhausted(ctx context.Context, pl plan) error {
 	if r.alike && r.first != nil {
 		return r.first
