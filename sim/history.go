@@ -127,17 +127,16 @@ func (h *history) writes(key int, fn func(*record)) {
 	}
 }
 
-// mayReplace is what r may have been taken to replace by now. An overwrite that
-// is attempted at a second node replaces what that node holds by then, even what
-// was acknowledged after the first attempt: a known flaw (README.md), for which
-// this leaves room.
+// mayReplace is what r may have been taken to replace by now. An overwrite may
+// replace what was begun before its client heard how it ended; what came later
+// was not there to be overwritten, whatever attempt is still on its way.
 func (h *history) mayReplace(r *record) ids {
 	if !r.replacesAll {
 		return r.may
 	}
 	all := slices.Clone(r.may)
 	h.writes(r.Key, func(w *record) {
-		if w != r {
+		if w != r && (r.end == 0 || w.begin < r.end) {
 			all = all.with(w.ID)
 		}
 	})

@@ -9,6 +9,8 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		seed uint64
 		why  string
 	}{
+		{9494, "coordinator: a late attempt of an overwrite replaced what was written since it was acknowledged"},
+		{18517, "coordinator: a late attempt of a write that asked for no value replaced a later delete"},
 		{4351, "coordinator: a request with under 4 ns left woke up for ever to look for stand-ins"},
 		{3941, "node/storage: after a clock went back a disk that had been full was not looked at again"},
 		{1491, "coordinator: one attempt of a write replaced, the other showed again for good"},
