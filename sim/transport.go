@@ -170,7 +170,7 @@ func (x *exchange) arrive(first bool) {
 		x.back("refused", mix(x.id, 1), x.failed(false, transport.ErrRefused))
 	case first && x.reach:
 		x.back("reached", mix(x.id, 1), reply{})
-	case there != nil && !there.dead.Load():
+	case there != nil && !there.dead.Load() && (first || there == x.serving): // a copy ends with its connection
 		x.serve(there, first)
 	}
 }

@@ -7,8 +7,10 @@ package peer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/kv"
@@ -48,6 +50,7 @@ type Client struct {
 	local     Replica
 	transport transport.Transport
 	buffers   sync.Pool // of *[]byte, for requests
+	forwards  atomic.Uint64
 }
 
 var _ coordinator.Replicas = (*Client)(nil)
@@ -97,11 +100,23 @@ func (c *Client) Value(ctx context.Context, to kv.NodeID, req coordinator.ValueR
 
 // Forward implements [coordinator.Replicas].
 func (c *Client) Forward(ctx context.Context, to kv.NodeID, req coordinator.ForwardRequest) (coordinator.PutDone, error) {
-	b, err := c.call(ctx, to, methodForward, req)
+	b, err := c.call(ctx, to, methodForward, numbered{req, c.forwards.Add(1)})
 	if err != nil {
 		return coordinator.PutDone{}, err
 	}
 	return coordinator.DecodePutDone(b)
+}
+
+// numbered is a message by whose number its receiver knows copies of the call.
+type numbered struct {
+	message
+
+	number uint64
+}
+
+// Append appends the number and the message.
+func (n numbered) Append(dst []byte) []byte {
+	return n.message.Append(binary.AppendUvarint(dst, n.number))
 }
 
 // Reachable implements [coordinator.Replicas].

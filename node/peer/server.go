@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/starling-kv/starling/coordinator"
+	"github.com/starling-kv/starling/internal/wire"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/transport"
 	"github.com/starling-kv/starling/ring"
@@ -27,6 +28,7 @@ type Server struct {
 	replica     Replica
 	coordinator Coordinator
 	learn       func(ring.View) error
+	forwards    copies
 
 	aside   chan struct{}
 	running sync.WaitGroup
@@ -60,8 +62,7 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 			answer(req, b, err)
 		})
 	case methodForward:
-		m, err := coordinator.DecodeForwardRequest(req.Body)
-		s.serve(req, m.Fence, err, true, func() { s.forward(ctx, req, m) })
+		s.takeForward(ctx, req)
 	default:
 		req.Refuse(fmt.Sprintf("method %d is not known to this version", req.Method))
 	}
@@ -121,6 +122,20 @@ func (s *Server) fetch(req *transport.Request, m coordinator.FetchRequest) {
 		return
 	}
 	req.Reply(got.Append([]byte{replyAnswer}))
+}
+
+// takeForward takes a write that was handed on, once: to give it a dot again
+// after its first attempt was reported as not applied would make that a lie.
+// Everything else that nodes ask may come as often as it likes.
+func (s *Server) takeForward(ctx context.Context, req *transport.Request) {
+	rd := wire.NewReader(req.Body)
+	number, body := rd.Uvarint(), rd.Rest()
+	if rd.Err() == nil && !s.forwards.first(req.From, number) {
+		req.Refuse("a copy of a call that came before, or one that is very late")
+		return
+	}
+	m, err := coordinator.DecodeForwardRequest(body)
+	s.serve(req, m.Fence, err, true, func() { s.forward(ctx, req, m) })
 }
 
 func (s *Server) forward(ctx context.Context, req *transport.Request, m coordinator.ForwardRequest) {
