@@ -27,6 +27,8 @@ var rooms = []room{
 	{path: "readrepair", rank: 4},
 	{path: "antientropy", rank: 4},
 	{path: "rebalance", rank: 4},
+	{path: "standing", rank: 4},
+	{path: "reap", rank: 4},
 
 	{path: "coordinator", rank: 5},
 
