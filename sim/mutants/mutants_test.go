@@ -24,8 +24,11 @@ func TestEveryEditApplies(t *testing.T) {
 }
 
 func TestMutate(t *testing.T) {
-	const source = "package p\n\nfunc f(a int) int {\n\tif a < 1 {\n\t\ta++\n\t}\n\treturn a + 2\n}\n"
-	want := []string{"statement dropped", "< becomes <=", "< becomes >=", "1 becomes 2", "statement dropped", "+ becomes -", "2 becomes 3"}
+	const source = "package p\n\nfunc f(a int) int {\n\tif a < 1 {\n\t\ta++\n\t}\n\tswitch a {\n\tcase 0:\n\t\ta = 9\n\t}\n\treturn a + 2\n}\n"
+	want := []string{
+		"statement dropped", "< becomes <=", "< becomes >=", "1 becomes 2", "statement dropped",
+		"statement dropped", "0 becomes 1", "9 becomes 10", "+ becomes -", "2 becomes 3",
+	}
 	for i := range len(want) + 1 {
 		tree, err := parser.ParseFile(token.NewFileSet(), "p.go", source, 0)
 		if err != nil {
