@@ -71,7 +71,7 @@ func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now
 		return assignment{}, err
 	}
 	s := sibling(in, base, now)
-	next, dot := in.overwrite(base).Put(s, in.supersedes(base), boot, mint, now.Add(-writeIDMemory))
+	next, dot := in.overwrite(base).Put(s, in.supersedes(base), boot, mint, in.forget(now))
 	if err := checkObject(in.Key, base, next); err != nil {
 		return assignment{}, err
 	}
@@ -106,6 +106,21 @@ func (in intent) overwrite(base kv.Record) kv.Record {
 		base.Set = base.Without(func(v kv.Version) bool { return !v.Value.Stamp.Time().After(in.WriteID.Issued()) })
 	}
 	return base
+}
+
+// forget is the time of issue before which the record may forget write ids. It
+// rests on two clocks, this replica's and that of who issued the id: one alone
+// that is ahead would make all replicas forget attempts that may yet come. A
+// write without an id makes the record remember nothing more, and so forget
+// nothing.
+func (in intent) forget(now time.Time) time.Time {
+	if in.WriteID.IsZero() {
+		return time.Time{}
+	}
+	if issued := in.WriteID.Issued(); issued.Before(now) {
+		now = issued
+	}
+	return now.Add(-writeIDMemory)
 }
 
 // judge returns the refusal if the condition does not hold of values.

@@ -244,6 +244,38 @@ func (d *desk) late() kv.WriteID {
 	return d.id(epoch.Add(-time.Second))
 }
 
+// Two clocks must agree that an id is old before it is forgotten.
+func TestAssignForgetsByTwoClocks(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, tt := range []struct {
+		name   string
+		now    time.Time // at the replica
+		issued time.Time // zero: a write without an id
+		kept   bool
+	}{
+		{"soon after", epoch.Add(time.Second), epoch.Add(time.Second), true},
+		{"long after", epoch.Add(year), epoch.Add(year), false},
+		{"the replica's clock is ahead of the id's issuer", epoch.Add(writeIDMemory + time.Second), epoch.Add(WriteIDWindow + 2*time.Second), true},
+		{"the replica's clock is ahead, no id", epoch.Add(year), time.Time{}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var d desk
+			id := d.once()
+			in := value("later")
+			if !tt.issued.IsZero() {
+				in.WriteID = d.id(tt.issued)
+			}
+			a, err := d.assign(in, tt.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if kept := len(a.record.Attempts(id)) > 0; kept != tt.kept {
+				t.Errorf("id kept: %v, want %v", kept, tt.kept)
+			}
+		})
+	}
+}
+
 func TestAssignConditions(t *testing.T) {
 	var empty, held, deleted desk
 	tag := func(d desk) uint64 {
