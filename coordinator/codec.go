@@ -27,7 +27,7 @@ const (
 
 // Append appends the encoding of r.
 func (r FetchRequest) Append(dst []byte) []byte {
-	dst = appendHead(dst, r.Fence, r.Key)
+	dst = append(appendHead(dst, r.Fence, r.Key), byte(r.N))
 	return wire.AppendBool(dst, r.StandIn)
 }
 
@@ -36,6 +36,7 @@ func DecodeFetchRequest(b []byte) (FetchRequest, error) {
 	rd := wire.NewReader(b)
 	var r FetchRequest
 	r.Fence, r.Key = readHead(rd)
+	r.N = readN(rd)
 	r.StandIn = rd.Bool()
 	return r, closeMessage(rd, "fetch request")
 }
@@ -203,13 +204,21 @@ func appendOptions(dst []byte, o Options) []byte {
 }
 
 func readOptions(rd *wire.Reader) Options {
-	o := Options{N: int(rd.Byte()), R: readCount(rd), W: readCount(rd), Sloppy: rd.Bool(), Timeout: time.Duration(rd.Uvarint())}
+	o := Options{N: readN(rd), R: readCount(rd), W: readCount(rd), Sloppy: rd.Bool(), Timeout: time.Duration(rd.Uvarint())}
 	o.Durability = readDurability(rd)
 	o.Hedge = Hedge(rd.Byte())
-	if o.Hedge > HedgeAll || o.Timeout < 0 || o.N < 1 || o.N > kv.MaxN {
+	if o.Hedge > HedgeAll || o.Timeout < 0 {
 		rd.Fail(wire.ErrBadValue)
 	}
 	return o
+}
+
+func readN(rd *wire.Reader) int {
+	n := int(rd.Byte())
+	if n < 1 || n > kv.MaxN {
+		rd.Fail(wire.ErrBadValue)
+	}
+	return n
 }
 
 func readCount(rd *wire.Reader) Count {

@@ -47,7 +47,7 @@ func goldenMessages() map[string]message {
 	fence := Fence{Digest: 0x0102030405060708, Full: []byte{}}
 	token := vclock.Token{Seen: vclock.Clock{dot(1, 2)}, Floor: vclock.Clock{dot(1, 2), dot(3, 300)}}
 	return map[string]message{
-		"fetch-request": FetchRequest{Fence: Fence{Digest: 1, Full: []byte("view")}, Key: key, StandIn: true},
+		"fetch-request": FetchRequest{Fence: Fence{Digest: 1, Full: []byte("view")}, Key: key, N: 3, StandIn: true},
 		"fetch-reply":   FetchReply{Record: record, Standing: true, Reap: 9},
 		"store-request": StoreRequest{
 			Fence: fence, Key: key, Target: 0xfeed, Durability: DurabilityAsync, Reap: 9,
@@ -187,7 +187,9 @@ func anyMeta(t *rapid.T) []kv.Meta {
 
 var anyMessage = map[string]func(*rapid.T) message{
 	"fetch-request": func(t *rapid.T) message {
-		return FetchRequest{Fence: anyFence(t), Key: anyKey(t), StandIn: rapid.Bool().Draw(t, "stand-in")}
+		return FetchRequest{
+			Fence: anyFence(t), Key: anyKey(t), N: rapid.IntRange(1, kv.MaxN).Draw(t, "n"), StandIn: rapid.Bool().Draw(t, "stand-in"),
+		}
 	},
 	"fetch-reply": func(t *rapid.T) message {
 		return FetchReply{Record: anyRecord(t), Standing: rapid.Bool().Draw(t, "standing"), Reap: rapid.Uint64().Draw(t, "reap")}
@@ -303,6 +305,10 @@ func TestErrorsTravel(t *testing.T) {
 			var missing *MissingBlobsError
 			return errors.As(err, &missing) && slices.Equal(missing.Dots, []vclock.Dot{dot(1, 2), dot(3, 4)})
 		}},
+		{"reap", fmt.Errorf("wrapped: %w", &StaleReapError{Number: 300}), true, func(err error) bool {
+			var stale *StaleReapError
+			return errors.As(err, &stale) && stale.Number == 300
+		}},
 		{"client", fmt.Errorf("wrapped: %w", told), false, func(err error) bool {
 			var e *kv.Error
 			return errors.As(err, &e) && reflect.DeepEqual(e, told)
@@ -318,7 +324,8 @@ func TestErrorsTravel(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{
-		"nothing": {}, "view": {errorStale, 9}, "dots": {errorBlobs, 1, 2}, "no pause": {errorClient}, "json": {errorClient, 0, '{'},
+		"nothing": {}, "view": {errorStale, 9}, "dots": {errorBlobs, 1, 2}, "number": {errorReap, 1, 2},
+		"no pause": {errorClient}, "json": {errorClient, 0, '{'},
 	} {
 		if err := DecodeError(b); err == nil || NotRun(err) {
 			t.Errorf("%s: %v", name, err)
@@ -353,6 +360,7 @@ func FuzzPutDone(f *testing.F)        { fuzz(f, "put-done") }
 func FuzzError(f *testing.F) {
 	f.Add(AppendError(nil, &StaleViewError{View: viewOf(f, layoutOf(f, 1, nil, member(0)))}))
 	f.Add(AppendError(nil, &MissingBlobsError{Dots: []vclock.Dot{dot(1, 2)}}))
+	f.Add(AppendError(nil, &StaleReapError{Number: 300}))
 	f.Add(AppendError(nil, &kv.Error{Code: kv.CodeTimeout, RetryAfter: time.Second}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		err := DecodeError(b)

@@ -303,7 +303,7 @@ func (g *gathering) ask(id, owner kv.NodeID) {
 	ok := g.spawn(func() {
 		begun := time.Now()
 		got, err := send(g.plan, func(f Fence) (FetchReply, error) {
-			return g.Replicas.Fetch(g.ctx, id, FetchRequest{Fence: f, Key: g.key, StandIn: id != owner})
+			return g.Replicas.Fetch(g.ctx, id, FetchRequest{Fence: f, Key: g.key, N: g.plan.n, StandIn: id != owner})
 		})
 		took := time.Since(begun)
 		if err != nil && g.ctx.Err() == nil {

@@ -229,15 +229,15 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 		Fence:      pl.view.Digest(),
 		Durability: in.Durability,
 		Size:       size(in, given),
-		Decide: func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
+		Decide: func(old Held) (kv.Record, []kv.Blob, error) {
 			if ctx.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
 				return kv.Record{}, nil, errWithdrawn
 			}
-			a, err := assign(in, old, boot, c.mint, c.Now())
+			a, err := assign(in, old.Record, old.Boot, c.mint, c.Now())
 			if err != nil {
 				return kv.Record{}, nil, err
 			}
-			blobs, err := a.blobs(old, given)
+			blobs, err := a.blobs(old.Record, given)
 			if err == nil {
 				decided <- a
 			}

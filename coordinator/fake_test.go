@@ -313,7 +313,7 @@ func (n *node) Assign(req AssignRequest) error {
 		if n.view.Digest() != req.Fence {
 			return kv.Record{}, nil, &StaleViewError{View: n.view}
 		}
-		return req.Decide(old, boot)
+		return req.Decide(Held{Record: old, Boot: boot})
 	}, req.Done)
 	return nil
 }

@@ -44,8 +44,18 @@ type AssignRequest struct {
 	Fence      uint64 // the digest of the request's view
 	Durability Durability
 	Size       int // about how many bytes the update brings along
-	Decide     func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error)
+	Decide     func(old Held) (kv.Record, []kv.Blob, error)
 	Done       func(error)
+}
+
+// Held is what a slot of this node holds at one moment.
+type Held struct {
+	Record kv.Record
+	Boot   uint64 // under which new actors are minted
+	// Reap is the reap number of the partition at that moment: what was read
+	// under a lower one must not be merged into the record, and the record must
+	// not be sent under another.
+	Reap uint64
 }
 
 // Cluster tells the coordinator who owns what and who seems alive.
@@ -91,6 +101,17 @@ func (e *MissingBlobsError) Error() string {
 	return fmt.Sprintf("%d values were not sent along", len(e.Dots))
 }
 
+// StaleReapError is the refusal of a replica that knows a higher reap number of
+// the key's partition than the one under which the record was read: nothing was
+// done. The record may hold what was reaped since; it must be read again, by
+// somebody who has learnt Number before.
+type StaleReapError struct{ Number uint64 }
+
+// Error names the number that the replica knows.
+func (e *StaleReapError) Error() string {
+	return fmt.Sprintf("the record was read before reap round %d", e.Number)
+}
+
 // Fence carries the sender's view: its digest always, and all of it when the
 // receiver showed that it lacks some.
 type Fence struct {
@@ -102,6 +123,9 @@ type Fence struct {
 type FetchRequest struct {
 	Fence Fence
 	Key   kv.Key
+	// N is how many owners the request counts: the replica's good standing
+	// depends on what it merged from the others of them.
+	N int
 	// StandIn asks also for what the node holds as hints for other owners.
 	StandIn bool
 }

@@ -22,6 +22,7 @@ const (
 	errorClient   = 3 // then the pause before a retry in ms, and a kv.Error as JSON
 	errorOther    = 4 // then a text
 	errorBlobs    = 5 // then the dots
+	errorReap     = 6 // then the refusing node's number
 )
 
 // AppendError appends the encoding of an error that a node answers with.
@@ -29,7 +30,10 @@ func AppendError(dst []byte, err error) []byte {
 	var stale *StaleViewError
 	var client *kv.Error
 	var missing *MissingBlobsError
+	var reap *StaleReapError
 	switch {
+	case errors.As(err, &reap):
+		return binary.AppendUvarint(append(dst, errorReap), reap.Number)
 	case errors.As(err, &missing):
 		dst = append(dst, errorBlobs)
 		for _, d := range missing.Dots {
@@ -63,6 +67,12 @@ func DecodeError(b []byte) error {
 		return MarkNotRun(&StaleViewError{View: v})
 	case errorNotOwner:
 		return MarkNotRun(ErrNotOwner)
+	case errorReap:
+		reap := &StaleReapError{Number: rd.Uvarint()}
+		if err := rd.Close(); err != nil {
+			return fmt.Errorf("stale reap number: %w", err)
+		}
+		return MarkNotRun(reap)
 	case errorBlobs:
 		missing := new(MissingBlobsError)
 		for rd.Len() > 0 && len(missing.Dots) < maxBlobs {

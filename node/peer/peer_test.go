@@ -109,7 +109,7 @@ func meet(t *testing.T, fn func(p *pair)) {
 func (p *pair) calls(to kv.NodeID, f coordinator.Fence) map[string]error {
 	put := coordinator.Put{Key: key}
 	put.N = 3
-	_, fetch := p.client.Fetch(p.ctx, to, coordinator.FetchRequest{Fence: f, Key: key})
+	_, fetch := p.client.Fetch(p.ctx, to, coordinator.FetchRequest{Fence: f, Key: key, N: 3})
 	_, value := p.client.Value(p.ctx, to, coordinator.ValueRequest{Fence: f, Key: key, Dot: vclock.Dot{Actor: 1, Counter: 1}})
 	store := p.client.Store(p.ctx, to, coordinator.StoreRequest{Fence: f, Key: key})
 	errs := map[string]error{"fetch": fetch, "value": value, "store": store}
@@ -135,7 +135,7 @@ func TestCalls(t *testing.T) {
 				t.Errorf("%v cannot be reached: %v", to, err)
 			}
 		}
-		got, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key})
+		got, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key, N: 3})
 		if err != nil || !got.Standing || got.Reap != 7 {
 			t.Errorf("fetched %+v, %v", got, err)
 		}
@@ -300,7 +300,7 @@ func TestServerIsBounded(t *testing.T) {
 			t.Errorf("request %d: %v", maxAside+1, err)
 		}
 		// What does not wait is served all the same.
-		if _, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key}); err != nil {
+		if _, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key, N: 3}); err != nil {
 			t.Error(err)
 		}
 		close(p.there.wait)

@@ -161,7 +161,7 @@ func (r *Replica) Assign(req coordinator.AssignRequest) error {
 			if _, err := r.fenced(req.Fence); err != nil {
 				return storage.Change{}, err
 			}
-			next, blobs, err := req.Decide(old, r.boot(boot))
+			next, blobs, err := req.Decide(coordinator.Held{Record: old, Boot: r.boot(boot)})
 			decided = err == nil
 			return storage.Change{Record: next, Blobs: blobs, Same: err == nil && old.Covers(next)}, err
 		},

@@ -116,7 +116,7 @@ func (r *rig) put(req coordinator.StoreRequest, rec kv.Record) error {
 
 func (r *rig) fetch(standIn bool) kv.Record {
 	r.tb.Helper()
-	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, StandIn: standIn})
+	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3, StandIn: standIn})
 	if err != nil || !got.Standing {
 		r.tb.Fatal(got, err)
 	}
@@ -124,7 +124,7 @@ func (r *rig) fetch(standIn bool) kv.Record {
 }
 
 // assign makes one update with decide and returns what Assign and its done say.
-func (r *rig) assign(decide func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error)) error {
+func (r *rig) assign(decide func(old coordinator.Held) (kv.Record, []kv.Blob, error)) error {
 	done := make(chan error, 2)
 	err := r.Assign(coordinator.AssignRequest{
 		Slot: slotOf(r.view, key, 0), Fence: r.view.Digest(), Decide: decide, Done: func(err error) { done <- err },
@@ -205,8 +205,9 @@ func TestStoreIsTheMerge(t *testing.T) {
 					want = want.Merge(rec)
 				}
 			case 2: // this replica writes
-				err := r.assign(func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-					next, _ := old.Put(kv.Sibling{Kind: kv.KindTombstone, N: 3}, old.Clock, boot, func() vclock.Actor { return 9 }, time.Time{})
+				err := r.assign(func(old coordinator.Held) (kv.Record, []kv.Blob, error) {
+					mint := func() vclock.Actor { return 9 }
+					next, _ := old.Record.Put(kv.Sibling{Kind: kv.KindTombstone, N: 3}, old.Record.Clock, old.Boot, mint, time.Time{})
 					want = want.Merge(next)
 					return next, nil, nil
 				})
@@ -346,7 +347,7 @@ func TestFence(t *testing.T) {
 		}
 		if learnt == 1 {
 			calls["fetch"] = func() error {
-				_, err := r.Fetch(coordinator.FetchRequest{Fence: fence, Key: key})
+				_, err := r.Fetch(coordinator.FetchRequest{Fence: fence, Key: key, N: 3})
 				return err
 			}
 			calls["value"] = func() error {
@@ -357,7 +358,7 @@ func TestFence(t *testing.T) {
 				done := make(chan error, 2)
 				err := r.Assign(coordinator.AssignRequest{
 					Slot: slotOf(old, key, 0), Fence: old.Digest(), Done: func(err error) { done <- err },
-					Decide: func(kv.Record, uint64) (kv.Record, []kv.Blob, error) {
+					Decide: func(coordinator.Held) (kv.Record, []kv.Blob, error) {
 						t.Error("decided under another view")
 						return rec, nil, nil
 					},
@@ -389,10 +390,10 @@ func TestFence(t *testing.T) {
 
 func TestAssign(t *testing.T) {
 	r := newRig(t, storage.Options{})
-	decide := func(s string) func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-		return func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-			next, _ := old.Put(kv.Sibling{Kind: kv.KindValue, N: 3, Length: 1, Checksum: kv.Checksum([]byte(s)), Inline: []byte(s)},
-				nil, boot, func() vclock.Actor { return 7 }, time.Time{})
+	decide := func(s string) func(old coordinator.Held) (kv.Record, []kv.Blob, error) {
+		return func(old coordinator.Held) (kv.Record, []kv.Blob, error) {
+			next, _ := old.Record.Put(kv.Sibling{Kind: kv.KindValue, N: 3, Length: 1, Checksum: kv.Checksum([]byte(s)), Inline: []byte(s)},
+				nil, old.Boot, func() vclock.Actor { return 7 }, time.Time{})
 			return next, nil, nil
 		}
 	}
@@ -405,11 +406,11 @@ func TestAssign(t *testing.T) {
 		t.Errorf("holds %+v", got)
 	}
 	refusal := errors.New("no")
-	err := r.assign(func(old kv.Record, _ uint64) (kv.Record, []kv.Blob, error) { return old, nil, refusal })
+	err := r.assign(func(old coordinator.Held) (kv.Record, []kv.Blob, error) { return old.Record, nil, refusal })
 	if !errors.Is(err, refusal) {
 		t.Errorf("a refusal: %v", err)
 	}
-	err = r.assign(func(old kv.Record, _ uint64) (kv.Record, []kv.Blob, error) { return old, nil, nil })
+	err = r.assign(func(old coordinator.Held) (kv.Record, []kv.Blob, error) { return old.Record, nil, nil })
 	if err != nil {
 		t.Errorf("nothing to change: %v", err)
 	}
@@ -431,13 +432,13 @@ func TestDotsAreNotGivenTwice(t *testing.T) {
 			minted := vclock.Actor(0)
 			var boots []uint64
 			write := func(blobs []kv.Blob) error {
-				return r.assign(func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-					boots = append(boots, boot)
+				return r.assign(func(old coordinator.Held) (kv.Record, []kv.Blob, error) {
+					boots = append(boots, old.Boot)
 					s := kv.Sibling{Kind: kv.KindValue, N: 3, Inline: []byte{}}
 					if blobs != nil {
 						s = kv.Sibling{Kind: kv.KindValue, N: 3, Length: 1, External: true}
 					}
-					next, _ := old.Put(s, nil, boot, func() vclock.Actor { minted++; return minted }, time.Time{})
+					next, _ := old.Record.Put(s, nil, old.Boot, func() vclock.Actor { minted++; return minted }, time.Time{})
 					return next, blobs, nil
 				})
 			}
@@ -459,8 +460,8 @@ func TestReusedDots(t *testing.T) {
 	r := newRig(t, storage.Options{})
 	var mine kv.Mine
 	write := func() {
-		err := r.assign(func(old kv.Record, boot uint64) (kv.Record, []kv.Blob, error) {
-			next, _ := old.Put(kv.Sibling{Kind: kv.KindTombstone, N: 3}, nil, boot, func() vclock.Actor { return 7 }, time.Time{})
+		err := r.assign(func(old coordinator.Held) (kv.Record, []kv.Blob, error) {
+			next, _ := old.Record.Put(kv.Sibling{Kind: kv.KindTombstone, N: 3}, nil, old.Boot, func() vclock.Actor { return 7 }, time.Time{})
 			mine = next.Mine
 			return next, nil, nil
 		})
@@ -526,10 +527,10 @@ func TestRefusalsOfTheStore(t *testing.T) {
 	busy := newRig(t, storage.Options{QueueBytes: 1000})
 	begun, release := make(chan bool), make(chan bool)
 	go func() {
-		_ = busy.assign(func(old kv.Record, _ uint64) (kv.Record, []kv.Blob, error) {
+		_ = busy.assign(func(old coordinator.Held) (kv.Record, []kv.Blob, error) {
 			close(begun)
 			<-release
-			return old, nil, nil
+			return old.Record, nil, nil
 		})
 	}()
 	<-begun
