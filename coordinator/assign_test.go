@@ -255,7 +255,7 @@ func TestAssignForgetsByTwoClocks(t *testing.T) {
 	}{
 		{"soon after", epoch.Add(time.Second), epoch.Add(time.Second), true},
 		{"long after", epoch.Add(year), epoch.Add(year), false},
-		{"the replica's clock is ahead of the id's issuer", epoch.Add(writeIDMemory + time.Second), epoch.Add(WriteIDWindow + 2*time.Second), true},
+		{"the replica's clock is ahead", epoch.Add(writeIDMemory + time.Second), epoch.Add(WriteIDWindow + 2*time.Second), true},
 		{"the replica's clock is ahead, no id", epoch.Add(year), time.Time{}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

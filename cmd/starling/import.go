@@ -90,7 +90,8 @@ func (c *importCmd) Run(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	im := &importer{tree: t, write: write, read: client.Read{N: c.N, Timeout: c.Timeout}, shown: newProgress(w, "stored", len(t.files))}
+	shown := newProgress(w, "stored", "files", len(t.files))
+	im := &importer{tree: t, write: write, read: client.Read{N: c.N, Timeout: c.Timeout}, shown: shown}
 	c.Attempts = cmp.Or(c.Attempts, importAttempts)
 	im.client, err = c.client(ctx, im.retried)
 	if err != nil {

@@ -9,16 +9,17 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows how many of a number of files are done: as a bar on a terminal,
+// progress shows how many of a number of things are done: as a bar on a terminal,
 // elsewhere as a line now and then. It is safe for concurrent use.
 type progress struct {
 	mu    sync.Mutex
 	bar   *progressbar.ProgressBar // nil where there is no terminal
 	out   io.Writer
 	what  string
+	unit  string // of what is counted, in the plural
 	now   func() time.Time
 	total int
-	files int
+	done  int
 	bytes int64
 	shown time.Time // when the last line was written
 }
@@ -28,22 +29,22 @@ const (
 	barInterval  = 100 * time.Millisecond
 )
 
-func newProgress(w *world, what string, total int) *progress {
-	p := &progress{out: w.stderr, what: what, now: w.now, total: total, shown: w.now()}
+func newProgress(w *world, what, unit string, total int) *progress {
+	p := &progress{out: w.stderr, what: what, unit: unit, now: w.now, total: total, shown: w.now()}
 	if w.terminal {
 		p.bar = progressbar.NewOptions(total,
 			progressbar.OptionSetWriter(w.stderr), progressbar.OptionSetDescription(what), progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(), progressbar.OptionSetItsString("files"), progressbar.OptionThrottle(barInterval),
+			progressbar.OptionShowIts(), progressbar.OptionSetItsString(unit), progressbar.OptionThrottle(barInterval),
 			progressbar.OptionClearOnFinish())
 	}
 	return p
 }
 
-// add counts one more file.
+// add counts one more, of so many bytes.
 func (p *progress) add(bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.files++
+	p.done++
 	p.bytes += int64(bytes)
 	if p.bar != nil {
 		_ = p.bar.Add(1) // a terminal that went away
@@ -51,8 +52,8 @@ func (p *progress) add(bytes int) {
 	}
 	if now := p.now(); now.Sub(p.shown) >= lineInterval {
 		p.shown = now
-		sayf(p.out, "%s: %s of %s files, %s\n", p.what,
-			humanize.Comma(int64(p.files)), humanize.Comma(int64(p.total)), humanize.IBytes(uint64(p.bytes)))
+		sayf(p.out, "%s: %s of %s %s, %s\n", p.what,
+			humanize.Comma(int64(p.done)), humanize.Comma(int64(p.total)), p.unit, humanize.IBytes(uint64(p.bytes)))
 	}
 }
 

@@ -21,8 +21,10 @@ type statusCmd struct {
 	printer
 
 	Admin string  `placeholder:"URL" help:"Ask this node, at its address for operators, as http://host:port."`
-	Key   *keyArg `placeholder:"BUCKET/KEY" help:"Show which nodes own the key, and what each of them holds."`
+	Key   *keyArg `xor:"what" placeholder:"BUCKET/KEY" help:"Show which nodes own the key, and what each of them holds."`
 	N     int     `placeholder:"N" help:"With --key: so many owners, if the key has no more."`
+
+	Replicas bool `xor:"what" help:"Compare what all members hold of every key, without repairing anything."`
 }
 
 // Help is the detail below the flags.
@@ -30,10 +32,12 @@ func (*statusCmd) Help() string {
 	return `What is shown is what one node sees. PRIMARY counts the partitions that a
 node owns first, REPLICA those that it owns after another. With --key, the
 nodes are in the order in which they own the key or stand in for its owners.
+With --replicas, all members must be up; it fails if owners differ.
 
 Examples:
   starling status
-  starling status --key carts/ann --n 5`
+  starling status --key carts/ann --n 5
+  starling status --replicas -o json`
 }
 
 // Run prints the state of the cluster, or of a key.
@@ -45,8 +49,11 @@ func (c *statusCmd) Run(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	if c.Key != nil {
+	switch {
+	case c.Key != nil:
 		return c.explain(ctx, w, cluster)
+	case c.Replicas:
+		return c.replicas(ctx, w, cluster)
 	}
 	slices.SortFunc(cluster.Nodes, func(a, b api.Node) int { return compareNames(a.Name, b.Name) })
 	return c.print(w.stdout, cluster, func(p *page) { tableOfNodes(p, cluster) })

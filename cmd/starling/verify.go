@@ -97,7 +97,7 @@ func (c *verifyCmd) through(ctx context.Context, w *world, t *tree, n api.Node) 
 	result, silent := verified{Node: n.Name, Alive: true}, 0
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	shown, began := newProgress(w, "read through "+n.Name, len(t.files)), w.now()
+	shown, began := newProgress(w, "read through "+n.Name, "files", len(t.files)), w.now()
 	t.each(ctx, c.Parallel, func(f file) {
 		want, err := t.read(f)
 		var o client.Object

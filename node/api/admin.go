@@ -71,6 +71,7 @@ type partitionParams struct {
 	partition int
 	given     bool
 	hints     bool
+	brief     bool
 }
 
 var knownPartitionParams = []param[partitionParams]{
@@ -80,6 +81,7 @@ var knownPartitionParams = []param[partitionParams]{
 		return err
 	}},
 	{"hints", func(p *partitionParams, v string) (err error) { p.hints, err = parseBool(v); return err }},
+	{"brief", func(p *partitionParams, v string) (err error) { p.brief, err = parseBool(v); return err }},
 }
 
 // partition answers with all records of a partition that this node alone
@@ -99,7 +101,11 @@ func (s *Server) partition(x *exchange) error {
 	x.answerWith(fasthttp.StatusOK, typeNDJSON, chunkedLength, func(w io.Writer) error {
 		var line []byte
 		return s.inspector.Partition(s.base, p.partition, p.hints, func(h Held) error {
-			line = appendJSON(line[:0], newHeldJSON(h))
+			if p.brief {
+				line = appendJSON(line[:0], newBriefJSON(h))
+			} else {
+				line = appendJSON(line[:0], newHeldJSON(h))
+			}
 			_, err := w.Write(line)
 			return err
 		})

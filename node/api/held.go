@@ -59,6 +59,19 @@ type siblingJSON struct {
 	Value       *[]byte           `json:"value,omitempty"` // base64; absent if not read
 }
 
+// briefJSON is what it takes to compare a record with another node's.
+type briefJSON struct {
+	Bucket string `json:"bucket"`
+	Key    string `json:"key"`
+	Target string `json:"target,omitempty"`
+	Hash   string `json:"hash"`
+	NMax   uint8  `json:"n_max"`
+}
+
+func newBriefJSON(h Held) briefJSON {
+	return briefJSON{Bucket: h.Key.Bucket, Key: escape(h.Key.Name), Target: h.Target, Hash: recordHash(h.Record), NMax: h.Record.NMax}
+}
+
 func newHeldJSON(h Held) heldJSON {
 	r := h.Record
 	out := heldJSON{
