@@ -93,7 +93,7 @@ func (c *client) begin(a *attempt, at time.Duration, node int) {
 func (a *attempt) send(m *machine) {
 	w, r := a.client.w, a.record
 	if r.begin == 0 {
-		r.begin = w.history.moment()
+		r.begin, r.since = w.history.moment(), w.gate.now()
 		a.prepare()
 	}
 	a.process, a.over = m.process, false

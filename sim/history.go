@@ -26,7 +26,8 @@ const (
 type record struct {
 	Op
 	outcome    Outcome
-	begin, end int // 0: not yet
+	begin, end int           // 0: not yet
+	since      time.Duration // the time of begin
 	code       kv.Code
 
 	// must are the writes that the server must know the write to replace, may
@@ -127,16 +128,20 @@ func (h *history) writes(key int, fn func(*record)) {
 	}
 }
 
+// tick is the resolution of the times of write ids and of siblings.
+const tick = time.Millisecond
+
 // mayReplace is what r may have been taken to replace by now. An overwrite may
-// replace what was begun before its client heard how it ended; what came later
-// was not there to be overwritten, whatever attempt is still on its way.
+// replace what was begun before its client heard how it ended, or so soon after
+// it that the times of the two are one; what came later was not there to be
+// overwritten, whatever attempt is still on its way.
 func (h *history) mayReplace(r *record) ids {
 	if !r.replacesAll {
 		return r.may
 	}
 	all := slices.Clone(r.may)
 	h.writes(r.Key, func(w *record) {
-		if w != r && (r.end == 0 || w.begin < r.end) {
+		if w != r && (r.end == 0 || w.begin < r.end || w.since < r.since+tick) {
 			all = all.with(w.ID)
 		}
 	})
