@@ -3,6 +3,7 @@ package vclock
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"math"
 	"testing"
@@ -198,6 +199,19 @@ func TestReadClockRefuses(t *testing.T) {
 		if c, err := decodeClock(b); err == nil {
 			t.Errorf("%s: read as %v", name, c)
 		}
+	}
+}
+
+func TestReadClockLimit(t *testing.T) {
+	c := make(Clock, 1<<16+1)
+	for i := range c {
+		c[i] = Dot{Actor(i + 1), 1}
+	}
+	if _, err := decodeClock(AppendClock(nil, c[1:])); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	if _, err := decodeClock(AppendClock(nil, c)); !errors.Is(err, wire.ErrTooLarge) {
+		t.Errorf("over the limit: %v, want %v", err, wire.ErrTooLarge)
 	}
 }
 

@@ -30,11 +30,16 @@ func sampleToken() Token {
 
 func sameToken(a, b Token) bool { return a.Seen.Equal(b.Seen) && a.Floor.Equal(b.Floor) }
 
-// TestTokenText pins version 1: clients carry such texts across an upgrade.
+// TestTokenText pins version 1: clients carry such texts across an upgrade. The
+// hash of more than 31 bytes takes another path.
 func TestTokenText(t *testing.T) {
-	const want = "AQAAArxweJ8TAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCtPhffsoeYfXtQYrZ4RAPwA"
-	if got := keyring(midEpoch).Seal(sampleToken(), "carts", "k"); got != want {
-		t.Errorf("sealed %s, want %s", got, want)
+	for key, want := range map[string]string{
+		"k":                     "AQAAArxweJ8TAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCtPhffsoeYfXtQYrZ4RAPwA",
+		strings.Repeat("k", 32): "AQAAArxbz4NkAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCJEiWBD1V1u7NNM53BC3x9A",
+	} {
+		if got := keyring(midEpoch).Seal(sampleToken(), "carts", key); got != want {
+			t.Errorf("sealed %s for %s, want %s", got, key, want)
+		}
 	}
 }
 
@@ -130,6 +135,11 @@ func TestKeyringTurnsWithTheEpoch(t *testing.T) {
 	if _, err := ring.Open(fresh, "b", "k"); err != nil {
 		t.Errorf("fresh: %v", err)
 	}
+	// The keys that it keeps at hand are not taken for those of later epochs.
+	startedNow := NewKeyring([]byte("secret"), []byte("cluster"), at(now))
+	if _, err := startedNow.Open(ring.Seal(sampleToken(), "b", "k"), "b", "k"); err != nil {
+		t.Errorf("another node refuses what is sealed in the third epoch: %v", err)
+	}
 }
 
 func TestTokenChanged(t *testing.T) {
@@ -147,6 +157,11 @@ func TestTokenChanged(t *testing.T) {
 		b := bytes.Clone(sealed)
 		b[i/8] ^= 1 << (i % 8)
 		refuse("flipped bit", i, base64.RawURLEncoding.EncodeToString(b))
+	}
+	for i := range 1 + 4 + 4 + macSize {
+		if got, err := ring.Open(base64.RawURLEncoding.EncodeToString(sealed[:i]), "carts", "k"); !errors.Is(err, ErrTokenMalformed) {
+			t.Errorf("cut to %d bytes, too few for any token: opened as %v, %v", i, got, err)
+		}
 	}
 	for i := range sealed {
 		refuse("bytes cut to", i, base64.RawURLEncoding.EncodeToString(sealed[:i]))
@@ -197,6 +212,30 @@ func TestTokenOfManyActors(t *testing.T) {
 	text := ring.Seal(Token{Seen: c, Floor: c}, "b", "k")
 	if got, err := ring.Open(text, "b", "k"); err != nil || !got.Seen.Equal(c) || !got.Floor.Equal(c) {
 		t.Errorf("%d characters: %v", len(text), err)
+	}
+}
+
+// TestTokenLimit seals 4,912 entries of ten bytes, some of which take a byte more.
+// With five of these the text has 65,536 characters, which is the limit.
+func TestTokenLimit(t *testing.T) {
+	ring := keyring(midEpoch)
+	seal := func(longer int) string {
+		seen := make(Clock, 4912)
+		for i := range seen {
+			seen[i] = Dot{Actor(i + 1), 1}
+			if i < longer {
+				seen[i].Counter = 1 << 7
+			}
+		}
+		return ring.Seal(Token{Seen: seen}, "b", "k")
+	}
+	if text := seal(5); len(text) != 64<<10 {
+		t.Fatalf("%d characters", len(text))
+	} else if _, err := ring.Open(text, "b", "k"); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	if _, err := ring.Open(seal(6), "b", "k"); !errors.Is(err, ErrTokenMalformed) {
+		t.Errorf("over the limit: %v, want %v", err, ErrTokenMalformed)
 	}
 }
 
