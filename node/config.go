@@ -33,6 +33,10 @@ type Config struct {
 	// Secret is shared by all nodes of the cluster: 32 bytes or more, random.
 	Secret []byte
 
+	// RejoinEmpty lets an empty data directory take the place of the member that
+	// has Name in the cluster, if that one is not running: see [Node.Rejoin].
+	RejoinEmpty bool
+
 	// Zone is what the node shares with others that may fail together. Default:
 	// none.
 	Zone string

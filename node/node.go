@@ -47,6 +47,7 @@ type Node struct {
 	api      *api.Server
 	registry *prometheus.Registry
 	keyring  atomic.Pointer[vclock.Keyring]
+	wasEmpty bool // no record was in the data directory when the node ended
 
 	listeners listeners
 	ends      []func() error // what Close does, the last first
@@ -105,6 +106,10 @@ func (n *Node) Wait() error {
 func (n *Node) Close() error {
 	n.closing.Do(func() {
 		n.halt()
+		if n.Core != nil {
+			empty, err := n.store.Empty()
+			n.wasEmpty = empty && err == nil
+		}
 		for _, end := range slices.Backward(n.ends) {
 			n.closeErr = errors.Join(n.closeErr, end())
 		}

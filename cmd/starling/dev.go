@@ -101,7 +101,7 @@ func (c *devRunCmd) Run(ctx context.Context, w *world, dev *devCmd) (err error) 
 func (c *devRunCmd) serveArgs(p devcluster.Plan, h devcluster.Home, n devcluster.Node) []string {
 	nodes := p.Layout()
 	args := []string{
-		"serve", "--exit-with-stdin", "--name=" + n.Name, "--dir=" + h.Data(n.Name), "--secret-file=" + h.Secret(),
+		"serve", "--exit-with-stdin", "--rejoin-empty", "--name=" + n.Name, "--dir=" + h.Data(n.Name), "--secret-file=" + h.Secret(),
 		"--listen=" + n.Listen, "--admin=" + n.Admin, "--peer=" + n.Peer, "--gossip=" + n.Gossip,
 		"--log-format=console", "--default-n=" + strconv.Itoa(min(3, p.Nodes)),
 	}

@@ -146,7 +146,7 @@ func TestDev(t *testing.T) {
 		Name: "n2", Dir: filepath.Join(dir, "n2", "data"),
 		Listen: fmt.Sprintf("127.0.0.1:%d", d.base+2), Admin: fmt.Sprintf("127.0.0.1:%d", d.base+102),
 		Peer: fmt.Sprintf("127.0.0.1:%d", d.base+202), Gossip: fmt.Sprintf("127.0.0.1:%d", d.base+302),
-		Seeds: []string{one.Gossip}, Secret: one.Secret, Zone: "z2",
+		Seeds: []string{one.Gossip}, Secret: one.Secret, RejoinEmpty: true, Zone: "z2",
 		Weight: 1, Expect: 1, Partitions: 1024, Async: true, Defaults: two.Defaults, MaxValue: 4 << 20,
 	}
 	if !reflect.DeepEqual(two, want) || len(two.Secret) != 32 || two.Defaults.N != 2 {

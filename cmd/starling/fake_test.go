@@ -328,6 +328,8 @@ func startFakeNode(_ context.Context, cfg node.Config, _ *zap.Logger) (running, 
 	return n, nil
 }
 
+func (n *fakeNode) Rejoin(failed error) error { return failed }
+
 func (n *fakeNode) Wait() error {
 	if err := <-n.ended; err != http.ErrServerClosed { //nolint:errorlint // as documented
 		return err

@@ -31,6 +31,8 @@ type serveCmd struct {
 	Seeds         []string `placeholder:"HOST:PORT" help:"Gossip addresses of other nodes, one or more."`
 	SecretFile    string   `type:"path" placeholder:"FILE" help:"Secret of the cluster in hex or base64; or set STARLING_SECRET."`
 
+	RejoinEmpty bool `help:"If the data directory is empty and the name is a member's that is down, take its place."`
+
 	Zone   string `help:"What this node shares with others that may fail together."`
 	Weight uint32 `default:"1" help:"Share of the keys, relative to other nodes."`
 
@@ -99,10 +101,40 @@ func (c *serveCmd) Run(ctx context.Context, w *world) error {
 	if c.ExitWithStdin {
 		ctx = untilEOF(ctx, w.stdin)
 	}
-	n, err := w.startNode(ctx, cfg, log)
-	if err != nil {
-		return err
+	for {
+		n, err := w.startNode(ctx, cfg, log)
+		if err != nil {
+			return err
+		}
+		if err = serveUntil(ctx, n, log); err == nil || ctx.Err() != nil {
+			return err
+		}
+		err = n.Rejoin(err)
+		if errors.Is(err, node.ErrHolderAlive) {
+			log.Warn("waiting", zap.Error(err))
+			err = pause(ctx, rejoinPause)
+		}
+		if err != nil {
+			return err
+		}
 	}
+}
+
+// rejoinPause is how long to wait for the others to notice that the node in
+// whose place this one is to come has ended.
+const rejoinPause = 2 * time.Second
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// serveUntil waits until ctx ends or the node fails, and closes it.
+func serveUntil(ctx context.Context, n running, log *zap.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- n.Wait() }()
 	select {
@@ -111,7 +143,7 @@ func (c *serveCmd) Run(ctx context.Context, w *world) error {
 	case <-ctx.Done():
 	}
 	log.Info("closing")
-	err = n.Close()
+	err := n.Close()
 	return errors.Join(err, <-ended)
 }
 
@@ -150,7 +182,8 @@ func (c *serveCmd) nodeConfig(getenv func(string) string) (node.Config, error) {
 		Name: c.Name, Dir: c.Dir,
 		Listen: c.Listen, Admin: c.Admin, Peer: c.Peer, Gossip: c.Gossip,
 		AdvertiseHost: c.AdvertiseHost, Seeds: c.Seeds, Secret: secret,
-		Zone: c.Zone, Weight: c.Weight,
+		RejoinEmpty: c.RejoinEmpty,
+		Zone:        c.Zone, Weight: c.Weight,
 		Bootstrap: c.Bootstrap, Expect: c.Expect, Partitions: c.Partitions,
 		Async:    c.Durability == "async",
 		Defaults: coordinator.Defaults{N: c.DefaultN, R: r, W: w, Timeout: c.Timeout},

@@ -246,6 +246,8 @@ type lifeNode struct {
 	closed chan struct{}
 }
 
+func (n *lifeNode) Rejoin(failed error) error { return failed }
+
 func (n *lifeNode) Wait() error {
 	select {
 	case err := <-n.failed:

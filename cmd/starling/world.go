@@ -30,6 +30,9 @@ type running interface {
 	// Wait returns when the node has ended, with what ended it.
 	Wait() error
 	Close() error
+	// Rejoin returns nil if a node that failed so can be started again, in the
+	// place of the member whose disk was lost.
+	Rejoin(failed error) error
 }
 
 // printer is the flag that chooses between output for people and for programs.

@@ -31,8 +31,8 @@ var (
 )
 
 // Dir is the directory of one node, locked against other processes. Its marker
-// says whose it is and whether an engine holds data in it. BindCluster and
-// EngineOpened, which change the marker, are called by one goroutine at a time;
+// says whose it is and whether an engine holds data in it. BindCluster, TakeOver,
+// Recorded and EngineOpened, which change the marker, are called by one goroutine at a time;
 // the other methods by any.
 type Dir struct {
 	path string
@@ -47,6 +47,7 @@ type Identity struct {
 	Node    kv.NodeID
 	Name    string
 	Cluster [16]byte // zero until [Dir.BindCluster]
+	Emptied bool     // since [Dir.TakeOver], until [Dir.Recorded]
 }
 
 // OpenDir opens the directory of the node called name and locks it until Close
@@ -166,7 +167,7 @@ func writePID(f *os.File) error {
 // Identity returns whose the directory is.
 func (d *Dir) Identity() Identity {
 	m := d.current()
-	return Identity{Node: m.NodeID, Name: m.Node, Cluster: m.Cluster}
+	return Identity{Node: m.NodeID, Name: m.Node, Cluster: m.Cluster, Emptied: m.Emptied}
 }
 
 func (d *Dir) current() marker {
@@ -187,6 +188,23 @@ func (d *Dir) BindCluster(id [16]byte) error {
 				ErrForeign, d.path, m.Cluster, id)
 		}
 		m.Cluster = id
+		return nil
+	})
+}
+
+// TakeOver makes the directory that of the node id, whose own was lost, durably.
+// It must hold no record.
+func (d *Dir) TakeOver(id kv.NodeID) error {
+	return d.update(func(m *marker) error {
+		m.NodeID, m.Emptied = id, true
+		return nil
+	})
+}
+
+// Recorded says that the loss of the node's disk is durably known elsewhere.
+func (d *Dir) Recorded() error {
+	return d.update(func(m *marker) error {
+		m.Emptied = false
 		return nil
 	})
 }

@@ -259,3 +259,24 @@ func TestReplaceFile(t *testing.T) {
 		t.Error("replaced a file in a folder that is not there")
 	}
 }
+
+func TestDirTakeOver(t *testing.T) {
+	path := t.TempDir()
+	d, err := storage.OpenDir(path, "n1", func() uint64 { return 7 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.TakeOver(9), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = storage.OpenDir(path, "n1", func() uint64 { return 7 }); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got := d.Identity(); got.Node != 9 || !got.Emptied {
+		t.Errorf("identity %+v, want node 9, emptied", got)
+	}
+	if err := d.Recorded(); err != nil || d.Identity().Emptied {
+		t.Errorf("still emptied once recorded (%v)", err)
+	}
+}

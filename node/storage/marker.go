@@ -25,6 +25,9 @@ type marker struct {
 	Node    string      `json:"node"`
 	Cluster hexID       `json:"cluster,omitzero"`
 	Engine  engineState `json:"engine,omitzero"`
+	// Emptied says that the node's disk was lost, and that nothing else records
+	// that yet.
+	Emptied bool `json:"emptied,omitzero"`
 }
 
 // engineState says that an engine was opened in the directory, after which it
