@@ -1,0 +1,182 @@
+package reap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/ring"
+)
+
+// Tx is one step in the serial order in which the node changes its records. It
+// is valid within the step only. What is put is stored together, and only if
+// the step returns nil.
+type Tx interface {
+	// Get returns what is stored, absent if nothing is. An error says that it
+	// cannot be read.
+	Get(slot kv.Slot) (kv.Record, error)
+	// Put replaces what is stored; an absent record removes it.
+	Put(slot kv.Slot, r kv.Record)
+	// Number returns the reap number of a partition.
+	Number(partition uint16) (uint64, error)
+	// Raise sets the reap number of a partition to a higher one.
+	Raise(partition uint16, to uint64)
+}
+
+// Store keeps the records and reap numbers of the node.
+type Store interface {
+	// Step runs fn once in the serial order, unless it fails before, and returns
+	// once what it changed is stored: on disk if sync is set. After an error of
+	// anything but fn, the changes may be stored or not.
+	Step(ctx context.Context, sync bool, fn func(Tx) error) error
+	// HintTargets lists the nodes for which there are hints.
+	HintTargets() ([]kv.NodeID, error)
+}
+
+// Node is what a member knows of itself. Both methods are called within steps
+// and must not wait.
+type Node interface {
+	// View returns the layouts that the node knows.
+	View() ring.View
+	// Standing reports whether the node is registered and has caught up with the
+	// partition, if it ever had to.
+	Standing(partition uint16) bool
+}
+
+// Member answers reapers. It is safe for concurrent use.
+type Member struct {
+	store Store
+	node  Node
+	now   func() time.Time
+}
+
+// NewMember returns the member over the node's store. now gives the wall clock.
+func NewMember(store Store, node Node, now func() time.Time) *Member {
+	return &Member{store: store, node: node, now: now}
+}
+
+// Confirm answers which items the member holds in exactly the given form, or
+// not at all, as its own or as a hint. In the same step the member raises its
+// reap number, on disk before the answer: from then on it refuses everything
+// that was read before it confirmed. Where it confirms nothing there is nothing
+// to refuse, and its number stays.
+//
+// Its number must be lower than the round's. An equal one may have been learnt
+// from another member, or given to another round: it confirms nothing.
+func (m *Member) Confirm(ctx context.Context, req Request) (Reply, error) {
+	return m.step(ctx, req, true, func(tx Tx, number uint64, targets []kv.NodeID) Reply {
+		if number >= req.Number {
+			return Reply{Refusal: RefusedNumber, Number: number}
+		}
+		reply := Reply{Number: number, Done: make([]bool, len(req.Items))}
+		for i, it := range req.Items {
+			reply.Done[i] = !it.Due.After(m.now()) && agrees(tx, req.Partition, targets, it)
+		}
+		if slices.Contains(reply.Done, true) {
+			tx.Raise(req.Partition, req.Number)
+			reply.Number = req.Number
+		}
+		return reply
+	})
+}
+
+// Apply reaps the items, each as own record and as hints, where they still are
+// what all members confirmed. A member that did not confirm must not: it would
+// take what the record kept out.
+func (m *Member) Apply(ctx context.Context, req Request) (Reply, error) {
+	return m.step(ctx, req, false, func(tx Tx, number uint64, targets []kv.NodeID) Reply {
+		if number < req.Number {
+			return Reply{Refusal: RefusedNumber, Number: number}
+		}
+		reply := Reply{Number: number, Done: make([]bool, len(req.Items))}
+		for i, it := range req.Items {
+			reply.Done[i] = reap(tx, req.Partition, targets, it)
+		}
+		return reply
+	})
+}
+
+// step runs fn if the member may take part.
+func (m *Member) step(ctx context.Context, req Request, sync bool, fn func(Tx, uint64, []kv.NodeID) Reply) (reply Reply, err error) {
+	hinted, err := m.store.HintTargets()
+	if err != nil {
+		return Reply{}, fmt.Errorf("list the targets of hints: %w", err)
+	}
+	err = m.store.Step(ctx, sync, func(tx Tx) error {
+		number, err := tx.Number(req.Partition)
+		if err != nil {
+			return fmt.Errorf("read the reap number: %w", err)
+		}
+		view := m.node.View()
+		switch {
+		case view.Digest() != req.View:
+			reply = Reply{Refusal: RefusedView, Number: number}
+		case !belongs(view, req):
+			return errMisplaced
+		case !m.node.Standing(req.Partition):
+			reply = Reply{Refusal: RefusedStanding, Number: number}
+		default:
+			reply = fn(tx, number, targets(view, req.Partition, hinted))
+		}
+		return nil
+	})
+	return reply, err
+}
+
+var errMisplaced = errors.New("a reap round names keys of another partition")
+
+// belongs reports whether all items are of the partition. The number of
+// partitions is the same in all layouts of a cluster.
+func belongs(v ring.View, req Request) bool {
+	return len(v.Active()) > 0 && !slices.ContainsFunc(req.Items, func(it Item) bool {
+		return v.Active()[0].Partition(it.Key.Hash()) != ring.Partition(req.Partition)
+	})
+}
+
+// targets lists for whom the node may hold hints, in order. Within the step,
+// hints for a node that was not listed before can only be for an owner.
+func targets(v ring.View, partition uint16, hinted []kv.NodeID) []kv.NodeID {
+	list := append(slices.Clone(hinted), kv.Quarantine)
+	for _, l := range v.Active() {
+		list = append(list, l.Owners(ring.Partition(partition))...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// agrees reports whether nothing is stored of the item's key but, perhaps, the
+// item's record. What is in quarantine has a past that nobody knows.
+func agrees(tx Tx, partition uint16, targets []kv.NodeID, it Item) bool {
+	for _, slot := range slots(partition, targets, it.Key) {
+		r, err := tx.Get(slot)
+		if err != nil || !r.Absent() && (slot.Target == kv.Quarantine || digest(it.Key, r) != it.Digest) {
+			return false
+		}
+	}
+	return true
+}
+
+func reap(tx Tx, partition uint16, targets []kv.NodeID, it Item) (done bool) {
+	for _, slot := range slots(partition, targets, it.Key) {
+		r, err := tx.Get(slot)
+		if err == nil && !r.Absent() && slot.Target != kv.Quarantine && digest(it.Key, r) == it.Digest {
+			tx.Put(slot, r.Reaped(it.Reaping))
+			done = true
+		}
+	}
+	return done
+}
+
+func slots(partition uint16, targets []kv.NodeID, key kv.Key) []kv.Slot {
+	list := make([]kv.Slot, 1, 1+len(targets))
+	list[0] = kv.Slot{Partition: partition, Key: key}
+	for _, id := range targets {
+		list = append(list, kv.Slot{Target: id, Partition: partition, Key: key})
+	}
+	return list
+}
+
+func digest(key kv.Key, r kv.Record) uint64 { return kv.Digest(key, kv.AppendRecord(nil, r)) }
