@@ -73,6 +73,21 @@ func AppendLocal(dst []byte, r Record) []byte {
 	return AppendRecord(dst, r)
 }
 
+// Canonical returns the part of what [AppendLocal] wrote that [AppendRecord]
+// would write of the same record. It shares local's storage.
+func Canonical(local []byte) []byte {
+	switch {
+	case len(local) > 0 && local[0] == 0:
+		return local[1:]
+	case len(local) >= mineBytes:
+		return local[mineBytes:]
+	}
+	return nil
+}
+
+// mineBytes is what Mine takes in front of a record.
+const mineBytes = 1 + 8 + 8
+
 // DecodeLocal reads what [AppendLocal] writes. The record shares b's storage.
 func DecodeLocal(b []byte) (Record, error) {
 	rd := wire.NewReader(b)

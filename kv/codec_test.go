@@ -171,6 +171,9 @@ func TestCodecRoundTrip(t *testing.T) {
 		}
 		r.Mine = Mine{}
 		shared := AppendRecord([]byte("before"), r)[len("before"):]
+		if got := Canonical(local); !bytes.Equal(got, shared) {
+			t.Fatalf("the canonical part of %x is %x, want %x", local, got, shared)
+		}
 		if got, err := DecodeRecord(shared); err != nil || !sameRecord(got, r) {
 			t.Fatalf("%+v\ncame back as\n%+v, %v", r, got, err)
 		}

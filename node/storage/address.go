@@ -11,20 +11,23 @@ import (
 
 // schemaVersion names the layout of keys below and of what they hold. A store
 // refuses a directory of another.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // A space is the first byte of every storage key. All integers behind it are
 // of fixed width, big end first, so that bytewise order is numeric order.
 type space byte
 
 const (
-	// spaceRecord: partition u16, generation u32, bucket length u8, bucket,
-	// name. The records of a partition are contiguous, so that handing one over
-	// is one scan.
+	// spaceRecord: partition u16, leaf u8, generation u32, bucket length u8,
+	// bucket, name. The records of a partition are contiguous, so that handing
+	// one over is one scan, and within it those of a leaf of its trees.
 	spaceRecord space = 'r'
 	// spaceHint: target u64, then as spaceRecord. The hints for one target are
 	// contiguous.
 	spaceHint space = 'h'
+	// spaceMissed: target u64, then as spaceRecord: that the target missed a
+	// write of the key.
+	spaceMissed space = 'n'
 	// spaceValue: partition u16, actor u64, counter u64, chunk u16: a piece of
 	// an external value of a record. Dots are unique, so that no key is needed.
 	spaceValue space = 'v'
@@ -43,7 +46,9 @@ const (
 
 // hasTarget reports whether keys of the space go on with the node that their
 // record is held for.
-func (s space) hasTarget() bool { return s == spaceHint || s == spaceHintValue }
+func (s space) hasTarget() bool {
+	return s == spaceHint || s == spaceHintValue || s == spaceMissed
+}
 
 // generation numbers the lives of a bucket. Deleting one will be a new number.
 const generation uint32 = 0
@@ -55,7 +60,7 @@ const maxMetaName = 1 << 10
 // space; the others are zero.
 type address struct {
 	space  space
-	slot   kv.Slot    // of records and hints whole, of values without the key
+	slot   kv.Slot    // of records, hints and what was missed whole, of values without the key
 	dot    vclock.Dot // of values
 	id     uint64     // of parts
 	number uint16     // of values and parts: the place of the piece
@@ -79,6 +84,10 @@ func valueAddress(s kv.Slot, d vclock.Dot) address {
 	return a
 }
 
+func missedAddress(m Missed) address {
+	return address{space: spaceMissed, slot: kv.Slot{Target: m.Target, Partition: m.Partition, Key: m.Key}}
+}
+
 func partAddress(id uint64) address { return address{space: spacePart, id: id} }
 
 func metaAddress(name string) address { return address{space: spaceMeta, name: name} }
@@ -97,8 +106,9 @@ func (a address) bytes() []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(a.slot.Target))
 	}
 	switch a.space {
-	case spaceRecord, spaceHint:
+	case spaceRecord, spaceHint, spaceMissed:
 		b = binary.BigEndian.AppendUint16(b, a.slot.Partition)
+		b = append(b, a.slot.Key.Leaf())
 		b = binary.BigEndian.AppendUint32(b, generation)
 		b = append(b, byte(len(a.slot.Key.Bucket)))
 		b = append(b, a.slot.Key.Bucket...)
@@ -127,7 +137,7 @@ func parseAddress(b []byte) (address, error) {
 		}
 	}
 	switch a.space {
-	case spaceRecord, spaceHint:
+	case spaceRecord, spaceHint, spaceMissed:
 		a.slot.Partition = r.Uint16()
 		a.slot.Key = readKey(r)
 	case spaceValue, spaceHintValue:
@@ -152,7 +162,9 @@ func parseAddress(b []byte) (address, error) {
 	return a, nil
 }
 
+// readKey reads leaf, generation, bucket and name.
 func readKey(r *wire.Reader) kv.Key {
+	leaf := r.Byte()
 	if g := r.Uint32(); g != generation {
 		r.Fail(wire.ErrBadValue)
 	}
@@ -163,7 +175,7 @@ func readKey(r *wire.Reader) kv.Key {
 		return kv.Key{}
 	}
 	k := kv.Key{Bucket: string(rest[:n]), Name: string(rest[n:])}
-	if checkKey(k) != nil {
+	if checkKey(k) != nil || k.Leaf() != leaf {
 		r.Fail(wire.ErrBadValue)
 	}
 	return k
@@ -188,6 +200,8 @@ func (a address) String() string {
 		return fmt.Sprintf("record %v of partition %d", a.slot.Key, a.slot.Partition)
 	case spaceHint:
 		return fmt.Sprintf("hint %v of partition %d for node %v", a.slot.Key, a.slot.Partition, a.slot.Target)
+	case spaceMissed:
+		return fmt.Sprintf("note of a write of %v in partition %d that node %v missed", a.slot.Key, a.slot.Partition, a.slot.Target)
 	case spaceValue:
 		return fmt.Sprintf("value %v of partition %d", a.dot, a.slot.Partition)
 	case spaceHintValue:
@@ -205,9 +219,15 @@ func partitionRange(partition uint16) (from, to []byte) {
 	return prefixRange(binary.BigEndian.AppendUint16([]byte{byte(spaceRecord)}, partition))
 }
 
-// hintRange returns the range of the hints for a node.
-func hintRange(target kv.NodeID) (from, to []byte) {
-	return prefixRange(binary.BigEndian.AppendUint64([]byte{byte(spaceHint)}, uint64(target)))
+// leafRange returns the range of the records of one leaf of a partition.
+func leafRange(partition uint16, leaf uint8) (from, to []byte) {
+	return prefixRange(append(binary.BigEndian.AppendUint16([]byte{byte(spaceRecord)}, partition), leaf))
+}
+
+// targetRange returns the range of what a space that is ordered by targets
+// holds for a node.
+func targetRange(s space, target kv.NodeID) (from, to []byte) {
+	return prefixRange(binary.BigEndian.AppendUint64([]byte{byte(s)}, uint64(target)))
 }
 
 // metaRange returns the range of the facts whose names begin with prefix.

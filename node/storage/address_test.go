@@ -12,7 +12,7 @@ import (
 	"github.com/starling-kv/starling/vclock"
 )
 
-var allSpaces = []space{spaceRecord, spaceHint, spaceValue, spaceHintValue, spacePart, spaceMeta, spaceStore}
+var allSpaces = []space{spaceRecord, spaceHint, spaceMissed, spaceValue, spaceHintValue, spacePart, spaceMeta, spaceStore}
 
 // addresses draws addresses of the spaces given, close to one another so that
 // they collide if they can.
@@ -24,7 +24,7 @@ func addresses(spaces ...space) *rapid.Generator[address] {
 			a.slot.Target = kv.NodeID(1 + number("target", 2))
 		}
 		switch a.space {
-		case spaceRecord, spaceHint:
+		case spaceRecord, spaceHint, spaceMissed:
 			a.slot.Partition = uint16(number("partition", 2))
 			a.slot.Key = kv.Key{Bucket: drawText(t, "bucket", kv.MaxBucketBytes), Name: drawText(t, "name", kv.MaxKeyBytes)}
 		case spaceValue, spaceHintValue:
@@ -66,20 +66,21 @@ func TestAddressesHaveDistinctKeys(t *testing.T) {
 	})
 }
 
-// Records are ordered by partition, then bucket length, bucket and name; hints
-// by target first.
+// Records are ordered by partition, leaf, bucket length, bucket and name; hints
+// and notes of what was missed by target first.
 func TestAddressOrder(t *testing.T) {
 	order := func(a, b address) int {
 		return cmp.Or(
 			cmp.Compare(a.slot.Target, b.slot.Target),
 			cmp.Compare(a.slot.Partition, b.slot.Partition),
+			cmp.Compare(a.slot.Key.Leaf(), b.slot.Key.Leaf()),
 			cmp.Compare(len(a.slot.Key.Bucket), len(b.slot.Key.Bucket)),
 			cmp.Compare(a.slot.Key.Bucket, b.slot.Key.Bucket),
 			cmp.Compare(a.slot.Key.Name, b.slot.Key.Name),
 		)
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		kind := rapid.SampledFrom([]space{spaceRecord, spaceHint}).Draw(t, "kind")
+		kind := rapid.SampledFrom([]space{spaceRecord, spaceHint, spaceMissed}).Draw(t, "kind")
 		a, b := addresses(kind).Draw(t, "a"), addresses(kind).Draw(t, "b")
 		if bytes.Compare(a.bytes(), b.bytes()) != order(a, b) {
 			t.Fatalf("%+v and %+v are out of order", a, b)
@@ -100,7 +101,7 @@ func TestRangesHoldTheirOwn(t *testing.T) {
 			t.Fatalf("range of partition %d and %+v", partition, a)
 		}
 		target := rapid.SampledFrom([]kv.NodeID{1, 2, 1<<64 - 1}).Draw(t, "target")
-		from, to = hintRange(target)
+		from, to = targetRange(spaceHint, target)
 		if inside(a, from, to) != (a.space == spaceHint && a.slot.Target == target) {
 			t.Fatalf("range of target %v and %+v", target, a)
 		}
@@ -121,8 +122,11 @@ func TestLastPartitionHasAnEnd(t *testing.T) {
 func TestParseAddressRefuses(t *testing.T) {
 	record := slotAddress(kv.Slot{Partition: 1, Key: kv.Key{Bucket: "b", Name: "n"}}).bytes()
 	otherGeneration := bytes.Clone(record)
-	otherGeneration[6] = 1
+	otherGeneration[7] = 1
+	otherLeaf := bytes.Clone(record)
+	otherLeaf[3]++
 	tests := map[string][]byte{
+		"another leaf":       otherLeaf,
 		"nothing":            {},
 		"unknown space":      []byte("x123"),
 		"short record":       record[:5],

@@ -7,6 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
 	"github.com/starling-kv/starling/vclock"
 )
 
@@ -45,30 +46,58 @@ type plan struct {
 	entry []Op
 	// keeps is set if the record refers to values that earlier commits wrote.
 	keeps bool
-	// ref is where the parts of the new record are, if it has any.
-	ref reference
+	// deltas are the changes of the trees that go with entry.
+	deltas []merkle.Delta
+	// next is what the entry holds then.
+	next result
 }
 
-// planChange turns the change from old, whose parts are at oldRef, into
-// operations. Its errors are [ErrBadBlob] and [ErrMissingBlob].
-func planChange(slot kv.Slot, old kv.Record, oldRef reference, c Change, id func() uint64) (plan, error) {
-	p, err := planValues(slot, old, c)
+// planChange turns the change of what slot holds into operations. Its errors
+// are [ErrBadBlob] and [ErrMissingBlob].
+func planChange(slot kv.Slot, old result, c Change, id func() uint64) (plan, error) {
+	p, err := planValues(slot, old.record, c)
 	if err != nil {
 		return plan{}, err
 	}
-	if !oldRef.isZero() {
-		p.entry = append(p.entry, deletePieces(partAddress(oldRef.id), oldRef.length)...)
+	if !old.ref.isZero() {
+		p.entry = append(p.entry, deletePieces(partAddress(old.ref.id), old.ref.length)...)
 	}
 	at := slotAddress(slot)
 	if c.Record.Absent() {
 		p.entry = append(p.entry, Op{Key: at.bytes(), Delete: true})
-		return p, nil
+	} else {
+		envelope := kv.AppendLocal(newEnvelope(recordHint(c.Record)), c.Record)
+		p.next.record = c.Record
+		if slot.Target == 0 {
+			p.next.digest = kv.Digest(slot.Key, kv.Canonical(envelope[envelopeBytes:]))
+		}
+		parts, entry, ref := sealEntry(at, envelope, id)
+		p.pieces, p.next.ref = append(p.pieces, parts...), ref
+		p.entry = append(p.entry, entry)
 	}
-	parts, entry, ref := sealEntry(at, kv.AppendLocal(newEnvelope(recordHint(c.Record)), c.Record), id)
-	p.pieces = append(p.pieces, parts...)
-	p.entry = append(p.entry, entry)
-	p.ref = ref
+	if slot.Target == 0 {
+		p.deltas = deltas(slot, old, p.next)
+	}
 	return p, nil
+}
+
+// deltas returns how the trees change when old in slot becomes next. There is
+// at least one, if it changes nothing: what else becomes of the leaf may depend
+// on this record having been written, see [trees].
+func deltas(slot kv.Slot, old, next result) []merkle.Delta {
+	leaf := slot.Key.Leaf()
+	from := merkle.ID{Partition: slot.Partition, NMax: old.record.NMax}
+	to := merkle.ID{Partition: slot.Partition, NMax: next.record.NMax}
+	was, is := !old.record.Absent(), !next.record.Absent()
+	switch {
+	case was && is && from != to:
+		return []merkle.Delta{merkle.Removed(from, leaf, old.digest), merkle.Added(to, leaf, next.digest)}
+	case was && !is:
+		return []merkle.Delta{merkle.Removed(from, leaf, old.digest)}
+	case !was && is:
+		return []merkle.Delta{merkle.Added(to, leaf, next.digest)}
+	}
+	return []merkle.Delta{merkle.Replaced(to, leaf, old.digest, next.digest)}
 }
 
 // recordHint guesses the encoded size of a record, to allocate once.
@@ -137,7 +166,7 @@ func planFact(at address, fact []byte, oldRef reference, id func() uint64) plan 
 		return p
 	}
 	parts, entry, ref := sealEntry(at, append(newEnvelope(len(fact)), fact...), id)
-	p.pieces, p.ref = parts, ref
+	p.pieces, p.next = parts, result{fact: fact, ref: ref}
 	p.entry = append(p.entry, entry)
 	return p
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
 )
 
 // commitAll is the goroutine that commits: while one round is on its way to the
@@ -49,7 +50,7 @@ func (s *Store) commitRound(tasks []task) {
 func (s *Store) refuseAll(tasks []task) {
 	for _, t := range tasks {
 		s.counts.updates.Add(1)
-		t.Done(s.refusal())
+		t.done(s.refusal())
 	}
 }
 
@@ -60,11 +61,24 @@ func (s *Store) refusal() error {
 	return ErrDiskFull
 }
 
-// result is what a round made of an entry: what later updates of the same round
-// are given to see, since the engine does not hold it yet.
+// wait queues a task and waits for its answer. It must not be called by the
+// committing goroutine.
+func (s *Store) wait(t task) error {
+	answer := make(chan error, 1)
+	t.done = func(err error) { answer <- err }
+	if err := s.queue.put(t); err != nil {
+		return err
+	}
+	return <-answer
+}
+
+// result is what an entry holds and, within a round, what the round made of it:
+// what later tasks of the same round are given to see, since the engine does
+// not hold it yet.
 type result struct {
 	record kv.Record
-	fact   []byte
+	digest uint64 // of a record of the node's own that is not absent
+	fact   []byte // of anything else
 	ref    reference
 }
 
@@ -73,7 +87,8 @@ type round struct {
 	s       *Store
 	results map[string]result // by storage key
 	batch   Batch             // not yet committed
-	sync    bool              // an update asked for it, and there is something to sync
+	deltas  []merkle.Delta    // of the trees, by exactly the records in batch
+	sync    bool              // a task asked for it, and there is something to sync
 	done    []func(error)     // to be called once the round is on disk
 	err     error             // of the engine: the outcome is open
 }
@@ -81,61 +96,96 @@ type round struct {
 // apply runs one task and adds what it changes to the batch. Errors that
 // concern the task alone are answered at once.
 func (r *round) apply(t task) {
-	run := r.applyUpdate
-	if t.fact != nil {
-		run = r.applyFact
-	}
-	wrote, err := run(t)
+	wrote, err := t.run(r)
 	if err != nil && r.err == nil {
 		r.s.counts.updates.Add(1)
-		t.Done(err)
+		t.done(err)
 		return
 	}
 	// A task that changed nothing may have seen what is not synced yet.
-	if t.Sync && (wrote || r.batch.Len() > 0 || r.s.unsynced) {
+	if t.sync && (wrote || r.pending() || r.s.unsynced) {
 		r.sync = true
 	}
-	r.done = append(r.done, t.Done)
+	r.done = append(r.done, t.done)
 }
 
-func (r *round) applyUpdate(t task) (wrote bool, err error) {
-	s := r.s
-	key := string(slotAddress(t.Slot).bytes())
-	old, ok := r.results[key]
-	if !ok {
-		if old.record, old.ref, err = s.record(t.Slot); err != nil {
+// pending reports whether there is something to commit.
+func (r *round) pending() bool { return r.batch.Len() > 0 || len(r.deltas) > 0 }
+
+// stored returns what a slot holds, as the round has made it so far.
+func (r *round) stored(slot kv.Slot, key string) (result, error) {
+	if known, ok := r.results[key]; ok {
+		return known, nil
+	}
+	record, payload, ref, err := r.s.record(slot)
+	found := result{record: record, ref: ref}
+	if payload != nil && slot.Target == 0 {
+		found.digest = kv.Digest(slot.Key, kv.Canonical(payload))
+	}
+	return found, err
+}
+
+func (r *round) applyUpdate(u Update) (wrote bool, err error) {
+	key := string(slotAddress(u.Slot).bytes())
+	old, err := r.stored(u.Slot, key)
+	damaged := u.Mend && errors.Is(err, ErrCorrupt)
+	if err != nil && !damaged {
+		return false, err
+	}
+	c, err := u.Apply(old.record, r.s.Boot())
+	switch {
+	case err != nil:
+		return false, err
+	case c.Same && !damaged:
+		r.results[key] = old
+		return false, nil
+	case c.Same:
+		return false, nil
+	case damaged && u.Slot.Target == 0:
+		if err := r.rebuild(u.Slot.Partition, u.Slot.Key.Leaf()); err != nil {
 			return false, err
 		}
 	}
-	c, err := t.Apply(old.record, s.Boot())
-	if err != nil {
-		return false, err
-	}
-	if c.Same {
-		r.results[key] = old
-		return false, nil
-	}
-	p, err := planChange(t.Slot, old.record, old.ref, c, s.opts.Random)
+	p, err := planChange(u.Slot, old, c, r.s.opts.Random)
 	if err != nil {
 		return false, err
 	}
 	if err := r.add(p); err != nil {
 		return false, err
 	}
-	r.results[key] = result{record: c.Record, ref: p.ref}
+	r.keep(u.Slot, key, p.next)
 	return true, nil
 }
 
-func (r *round) applyFact(t task) (wrote bool, err error) {
-	at := metaAddress(t.name)
-	key := string(at.bytes())
-	old, ok := r.results[key]
-	if !ok {
-		if old.fact, old.ref, err = r.s.meta(t.name); err != nil {
-			return false, err
-		}
+// keep notes what the round made of a slot.
+func (r *round) keep(slot kv.Slot, key string, made result) {
+	r.results[key] = made
+	if slot.Target != 0 {
+		r.s.targets[slot.Target] = struct{}{}
 	}
-	fact, err := t.fact(old.fact)
+}
+
+func (r *round) applyFact(name string, apply func([]byte) ([]byte, error)) (wrote bool, err error) {
+	return r.applyEntry(metaAddress(name), apply)
+}
+
+// entry returns what is stored at an address that holds no record, as the round
+// has made it so far.
+func (r *round) entry(at address, key string) (result, error) {
+	if known, ok := r.results[key]; ok {
+		return known, nil
+	}
+	payload, ref, err := r.s.load(at, []byte(key))
+	return result{fact: payload, ref: ref}, err
+}
+
+func (r *round) applyEntry(at address, apply func([]byte) ([]byte, error)) (wrote bool, err error) {
+	key := string(at.bytes())
+	old, err := r.entry(at, key)
+	if err != nil {
+		return false, err
+	}
+	fact, err := apply(old.fact)
 	if err != nil {
 		return false, err
 	}
@@ -147,7 +197,7 @@ func (r *round) applyFact(t task) (wrote bool, err error) {
 	if err := r.add(p); err != nil {
 		return false, err
 	}
-	r.results[key] = result{fact: fact, ref: p.ref}
+	r.results[key] = p.next
 	return true, nil
 }
 
@@ -158,8 +208,10 @@ func (r *round) applyFact(t task) (wrote bool, err error) {
 //     otherwise the pieces go before, and are synced before the entry follows;
 //   - the pieces that an entry keeps are either in the batch, to which the entry
 //     is added, or in earlier transactions, which are synced first.
+//
+// An entry and its deltas of the trees are never apart.
 func (r *round) add(p plan) error {
-	pieces, entry := opsSize(p.pieces), opsSize(p.entry)
+	pieces, entry := opsSize(p.pieces), opsSize(p.entry)+deltasSize(len(p.deltas))
 	limit := r.s.engine.MaxBatch()
 	if entry > limit {
 		return fmt.Errorf("%w: %d bytes", ErrTooLarge, entry)
@@ -178,6 +230,7 @@ func (r *round) add(p plan) error {
 		r.batch.add(p.pieces...)
 	}
 	r.batch.add(p.entry...)
+	r.deltas = append(r.deltas, p.deltas...)
 	return r.err
 }
 
@@ -191,7 +244,7 @@ func opsSize(ops []Op) int {
 
 // makeRoom commits the batch if it has no room for size more bytes.
 func (r *round) makeRoom(size int) {
-	if r.batch.Size()+size > r.s.engine.MaxBatch() {
+	if r.batch.Size()+deltasSize(len(r.deltas))+size > r.s.engine.MaxBatch() {
 		r.flush(false)
 	}
 }
@@ -199,12 +252,14 @@ func (r *round) makeRoom(size int) {
 // flush commits the batch; with sync it and all before it are durable then.
 func (r *round) flush(sync bool) {
 	s := r.s
-	if r.err != nil || r.batch.Len() == 0 && (!sync || !s.unsynced) {
+	if r.err != nil || !r.pending() && (!sync || !s.unsynced) {
 		return
 	}
 	if r.err = s.engine.Commit(&r.batch, sync); r.err != nil {
 		return
 	}
+	s.trees.apply(r.deltas)
+	r.deltas = r.deltas[:0]
 	s.unsynced = !sync
 	s.counts.commits.Add(1)
 	if sync {

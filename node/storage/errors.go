@@ -46,6 +46,10 @@ var (
 	// name.
 	ErrBadKey = errors.New("key cannot be stored")
 
+	// ErrLeaf: a leaf of the hash trees and the records beneath it differ, or a
+	// record is damaged. Only other replicas know what is missing here.
+	ErrLeaf = errors.New("records and hash tree differ")
+
 	// ErrTooLarge: more bytes than one transaction of the engine takes.
 	ErrTooLarge = errors.New("too large for one transaction")
 )

@@ -2,11 +2,14 @@ package storage
 
 import "sync"
 
-// task is an update of a record or, if fact is set, of a fact.
+// task is one turn in the serial order of the committing goroutine.
 type task struct {
-	Update
-	fact func(old []byte) ([]byte, error)
-	name string
+	size int
+	sync bool // done with nil means: on disk
+	// run adds what the task changes to the round and says whether it does. An
+	// error is answered at once; nothing was added then.
+	run  func(*round) (wrote bool, err error)
+	done func(error)
 }
 
 // queue holds the tasks that wait for the committing goroutine, bounded in
@@ -36,11 +39,11 @@ func (q *queue) put(t task) error {
 	case q.refusal != nil:
 		return q.refusal
 	case len(q.tasks) == 0:
-	case len(q.tasks) >= q.maxLen || q.bytes+t.Size > q.maxBytes:
+	case len(q.tasks) >= q.maxLen || q.bytes+t.size > q.maxBytes:
 		return ErrBusy
 	}
 	q.tasks = append(q.tasks, t)
-	q.bytes += t.Size
+	q.bytes += t.size
 	q.notify()
 	return nil
 }
@@ -64,8 +67,8 @@ func (q *queue) cut(dst []task, maxLen, maxBytes int) ([]task, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bytes := 0, 0
-	for n < len(q.tasks) && n < maxLen && (n == 0 || bytes+q.tasks[n].Size <= maxBytes) {
-		bytes += q.tasks[n].Size
+	for n < len(q.tasks) && n < maxLen && (n == 0 || bytes+q.tasks[n].size <= maxBytes) {
+		bytes += q.tasks[n].size
 		n++
 	}
 	dst = append(dst, q.tasks[:n]...)

@@ -18,22 +18,23 @@ func (s *Store) Get(slot kv.Slot) (kv.Record, error) {
 	if err := checkKey(slot.Key); err != nil {
 		return kv.Record{}, err
 	}
-	r, _, err := s.record(slot)
+	r, _, _, err := s.record(slot)
 	return r, err
 }
 
-// record returns the record in slot and, if it has parts, where they are.
-func (s *Store) record(slot kv.Slot) (kv.Record, reference, error) {
+// record returns the record in slot, its encoding as it is stored, and, if it
+// has parts, where they are.
+func (s *Store) record(slot kv.Slot) (kv.Record, []byte, reference, error) {
 	at := slotAddress(slot)
 	payload, ref, err := s.load(at, at.bytes())
 	if err != nil || payload == nil {
-		return kv.Record{}, reference{}, err
+		return kv.Record{}, nil, reference{}, err
 	}
 	r, err := decodeRecord(payload)
 	if err != nil {
-		return kv.Record{}, reference{}, s.report(at, err)
+		return kv.Record{}, nil, reference{}, s.report(at, err)
 	}
-	return r, ref, nil
+	return r, payload, ref, nil
 }
 
 func decodeRecord(payload []byte) (kv.Record, error) {
@@ -74,7 +75,7 @@ func (s *Store) ScanPartition(partition uint16, fn func(kv.Key, kv.Record) error
 // ScanHints calls fn with every hint that is held for a node, with the same
 // promises as [Store.ScanPartition].
 func (s *Store) ScanHints(target kv.NodeID, fn func(kv.Slot, kv.Record) error) error {
-	from, to := hintRange(target)
+	from, to := targetRange(spaceHint, target)
 	return scan(s, from, to, decodeRecord, func(at address, r kv.Record) error { return fn(at.slot, r) })
 }
 
@@ -124,10 +125,33 @@ func (s *Store) load(at address, key []byte) ([]byte, reference, error) {
 	}
 }
 
-// scan calls fn with every entry between from and to that can be decoded.
+// scan calls fn with every entry between from and to that can be decoded. If
+// there are others, the error after the last call of fn is [ErrCorrupt].
 func scan[T any](s *Store, from, to []byte, decode func([]byte) (T, error), fn func(address, T) error) error {
-	var damaged int
-	var first error
+	d, err := scanReadable(s, from, to, decode, fn)
+	if err != nil {
+		return err
+	}
+	return d.err()
+}
+
+// damage is what a scan left out.
+type damage struct {
+	entries int
+	first   error
+}
+
+func (d damage) err() error {
+	if d.entries == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d damaged entries were left out, the first: %w", d.entries, d.first)
+}
+
+// scanReadable calls fn with every entry between from and to that can be
+// decoded and counts the others. An error says that the scan did not reach to.
+func scanReadable[T any](s *Store, from, to []byte, decode func([]byte) (T, error), fn func(address, T) error) (damage, error) {
+	var d damage
 	err := s.engine.Scan(from, to, func(key, envelope []byte) error {
 		at, payload, err := s.entry(key, envelope)
 		if payload == nil && err == nil {
@@ -142,16 +166,13 @@ func scan[T any](s *Store, from, to []byte, decode func([]byte) (T, error), fn f
 			return fn(at, value)
 		case !errors.Is(err, ErrCorrupt):
 			return err
-		case first == nil:
-			first = err
+		case d.entries == 0:
+			d.first = err
 		}
-		damaged++
+		d.entries++
 		return nil
 	})
-	if err == nil && damaged > 0 {
-		return fmt.Errorf("%d damaged entries were left out, the first: %w", damaged, first)
-	}
-	return err
+	return d, err
 }
 
 // entry takes apart what a scan found under key.

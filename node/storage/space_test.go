@@ -79,7 +79,7 @@ func TestWatermarks(t *testing.T) {
 	}
 }
 
-func sized(n int) task { return task{Update: Update{Size: n}} }
+func sized(n int) task { return task{size: n} }
 
 func TestQueueBounds(t *testing.T) {
 	tests := []struct {
@@ -118,7 +118,7 @@ func TestQueueTakesInOrderAndWithinBounds(t *testing.T) {
 		}
 		sizes := make([]int, 0, len(tasks))
 		for _, task := range tasks {
-			sizes = append(sizes, task.Size)
+			sizes = append(sizes, task.size)
 		}
 		got = append(got, sizes)
 	}

@@ -1,14 +1,13 @@
 package storage
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/starling-kv/starling/internal/wire"
+	"github.com/starling-kv/starling/kv"
 )
 
 // Options are what a [Store] is opened with. Random and Now are required; a
@@ -76,10 +75,14 @@ type Store struct {
 	opts   Options
 	queue  *queue
 	space  *watermark
-	starts uint64
+	starts atomic.Uint64
 	boot   atomic.Uint64
 	counts counters
+	trees  trees
 
+	// targets are the nodes for which there may be hints. Only the committing
+	// goroutine touches it.
+	targets map[kv.NodeID]struct{}
 	// unsynced is set while commits are done that no sync covers. Only the
 	// committing goroutine touches it.
 	unsynced bool
@@ -119,17 +122,16 @@ func open(engine Engine, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.newBoot()
-	return s, s.raiseStarts()
+	if err := s.countStart(); err != nil {
+		return nil, err
+	}
+	return s, s.loadTrees()
 }
 
 // Boot returns the number of this life of the store: random, never zero, drawn
 // anew by every Open and after every failed commit. An actor that a record
 // minted under another boot must not be continued.
 func (s *Store) Boot() uint64 { return s.boot.Load() }
-
-// Starts returns how often the store was opened, this time included. The count
-// is durable: a store whose count falls was set back to an earlier state.
-func (s *Store) Starts() uint64 { return s.starts }
 
 // Close refuses new updates, finishes those that wait, and closes the engine.
 // It waits for all that and may be called more than once.
@@ -152,44 +154,6 @@ func (s *Store) newBoot() {
 	}
 }
 
-// raiseStarts counts this start durably, and with it checks that the directory
-// is of a schema that this version knows.
-func (s *Store) raiseStarts() error {
-	at := address{space: spaceStore, name: "starts"}
-	key := at.bytes()
-	envelope, err := s.engine.Get(key)
-	switch {
-	case errors.Is(err, ErrNotFound):
-	case err != nil:
-		return err
-	default:
-		if s.starts, err = parseStarts(key, envelope); err != nil {
-			return fmt.Errorf("%v: %w", at, err)
-		}
-	}
-	s.starts++
-	next := binary.AppendUvarint(binary.AppendUvarint(newEnvelope(16), schemaVersion), s.starts)
-	var b Batch
-	b.Set(key, seal(kindWhole, key, next))
-	return s.engine.Commit(&b, true)
-}
-
-func parseStarts(key, envelope []byte) (uint64, error) {
-	_, payload, err := unseal(key, envelope)
-	if err != nil {
-		return 0, err
-	}
-	r := wire.NewReader(payload)
-	if v := r.Uvarint(); r.Err() == nil && v != schemaVersion {
-		return 0, fmt.Errorf("%w: schema %d, this version knows %d: start the version that wrote it", ErrFormat, v, schemaVersion)
-	}
-	starts := r.Uvarint()
-	if err := r.Close(); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return starts, nil
-}
-
 // State says whether a store takes writes.
 type State uint8
 
@@ -206,7 +170,7 @@ func (s State) String() string { return [...]string{"ok", "full", "failed"}[s] }
 // Stats is what a store has done since it was opened, and how it is.
 type Stats struct {
 	State      State
-	Updates    uint64 // answered, of records and facts, whatever the answer
+	Updates    uint64 // turns of the serial order that were answered, whatever the answer
 	Batches    uint64 // rounds of the committing goroutine
 	Commits    uint64 // transactions of the engine
 	Syncs      uint64 // of them with a sync

@@ -19,13 +19,19 @@ type Update struct {
 	// the queue.
 	Size int
 
+	// Mend asks that a damaged record counts as absent, so that it can be
+	// replaced by what other replicas hold. What it held on this disk alone is
+	// lost. The trees of its leaf are made anew in the same commit.
+	Mend bool
+
 	// Apply decides what becomes of the record. It is called at most once, by
 	// the one goroutine that commits, with the record as it is at that moment,
 	// after all updates submitted before this one, and with the boot under
 	// which new actors are minted. It must return at once: it may send to a
 	// channel that has room, it must not wait. If it returns an error, nothing
 	// changes and the error goes to Done. It is not called if the store failed
-	// or the record is damaged.
+	// or the record is damaged and
+	// not to be mended.
 	Apply func(old kv.Record, boot uint64) (Change, error)
 
 	// Done is called exactly once if Submit returned nil: with nil once the
@@ -46,7 +52,10 @@ func (s *Store) Submit(u Update) error {
 	if err := s.space.admit(false); err != nil {
 		return err
 	}
-	return s.queue.put(task{Update: u})
+	return s.queue.put(task{
+		size: u.Size, sync: u.Sync, done: u.Done,
+		run: func(r *round) (bool, error) { return r.applyUpdate(u) },
+	})
 }
 
 // SubmitMeta queues a read-modify-write of the fact stored under name, in one
@@ -55,11 +64,21 @@ func (s *Store) Submit(u Update) error {
 // removes the fact by returning nil. Facts are few and small: they may use half
 // of the space that the low watermark keeps free.
 func (s *Store) SubmitMeta(name string, apply func(old []byte) ([]byte, error), sync bool, done func(error)) error {
-	if name == "" || len(name) > maxMetaName {
-		return fmt.Errorf("%w: the name of a fact has 1 to %d bytes, not %d", ErrBadKey, maxMetaName, len(name))
+	if err := checkName(name); err != nil {
+		return err
 	}
 	if err := s.space.admit(true); err != nil {
 		return err
 	}
-	return s.queue.put(task{Update: Update{Sync: sync, Done: done}, fact: apply, name: name})
+	return s.queue.put(task{
+		sync: sync, done: done,
+		run: func(r *round) (bool, error) { return r.applyFact(name, apply) },
+	})
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > maxMetaName {
+		return fmt.Errorf("%w: the name of a fact has 1 to %d bytes, not %d", ErrBadKey, maxMetaName, len(name))
+	}
+	return nil
 }

@@ -1,0 +1,199 @@
+package storage_test
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
+	"github.com/starling-kv/starling/node/storage"
+	"github.com/starling-kv/starling/node/storage/memory"
+)
+
+// checkTrees compares all trees of a partition with what its records make.
+func checkTrees(tb testing.TB, s *storage.Store, partition uint16) {
+	tb.Helper()
+	for leaf := range merkle.Leaves {
+		if err := s.CheckLeaf(partition, uint8(leaf)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func TestTreesHoldOwnRecordsOnly(t *testing.T) {
+	disk := memory.New()
+	s, mint := open(t, disk, options(1)), minter()
+	for i := range 100 {
+		mustSubmit(t, s, slot(strconv.Itoa(i)), false, put(mint, []byte("x"), all))
+		mustSubmit(t, s, hint(7, strconv.Itoa(i)), false, put(mint, []byte("x"), all))
+		mustSubmit(t, s, hint(kv.Quarantine, strconv.Itoa(i)), false, put(mint, []byte("x"), all))
+	}
+	for i := range 10 {
+		mustSubmit(t, s, slot(strconv.Itoa(i)), false, remove)
+	}
+	checkTrees(t, s, 3)
+	roots := s.Trees(3)
+	if len(roots) != 1 || roots[0].NMax != 1 || roots[0].Count != 90 {
+		t.Fatalf("trees %+v, want one of n 1 with 90 records", roots)
+	}
+	tree := s.Tree(3, 1)
+	if tree.Root() != roots[0].Root || tree.Count() != 90 {
+		t.Errorf("tree with root %x of %d records", tree.Root(), tree.Count())
+	}
+	if got := s.Trees(4); got != nil {
+		t.Errorf("trees %+v of an empty partition", got)
+	}
+}
+
+func TestScanLeafFollowsTheTree(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	for i := range 1000 {
+		mustSubmit(t, s, slot(strconv.Itoa(i)), false, put(mint, []byte("x"), all))
+	}
+	want := s.Tree(3, 1)
+	for leaf := range merkle.Leaves {
+		var got merkle.Leaf
+		err := s.ScanLeaf(3, uint8(leaf), func(k kv.Key, r kv.Record, digest uint64) error {
+			if k.Leaf() != uint8(leaf) || digest != kv.Digest(k, kv.AppendRecord(nil, r)) {
+				t.Errorf("leaf %d holds %v with digest %x", leaf, k, digest)
+			}
+			got = got.Apply(merkle.Delta{Sum: digest, Count: 1})
+			return nil
+		})
+		if err != nil || got != want[leaf] {
+			t.Fatalf("leaf %d makes %+v, %v, the tree has %+v", leaf, got, err, want[leaf])
+		}
+	}
+}
+
+func TestStepIsOne(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	step := func(run func(*storage.Tx) error) error {
+		done := make(chan error, 1)
+		if err := s.SubmitStep(storage.Step{Sync: true, Run: run, Done: func(err error) { done <- err }}); err != nil {
+			return err
+		}
+		return <-done
+	}
+	fill := func(tx *storage.Tx) error {
+		for _, at := range []kv.Slot{slot("a"), hint(7, "a"), slot("b")} {
+			old, err := tx.Get(at)
+			if err != nil {
+				return err
+			}
+			c, err := put(mint, text(1, 9000), all)(old, tx.Boot())
+			if err != nil {
+				return err
+			}
+			tx.Put(at, c)
+		}
+		tx.SetFact("fact", []byte("1"))
+		return nil
+	}
+	before := s.Stats().Commits
+	if err := step(fill); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Stats().Commits - before; n != 1 {
+		t.Errorf("%d commits for a step", n)
+	}
+	refused := errors.New("refused")
+	wantError(t, "step", step(func(tx *storage.Tx) error { return errors.Join(fill(tx), refused) }), refused)
+	err := step(func(tx *storage.Tx) error {
+		tx.Put(slot("c"), storage.Change{Record: mustRecord("x")})
+		tx.Put(slot("d"), storage.Change{Record: mustGet(t, s, slot("a"))})
+		return nil
+	})
+	wantError(t, "a step with a missing value", err, storage.ErrMissingBlob)
+	for name, want := range map[string]int{"a": 1, "b": 1, "c": 0, "d": 0} {
+		if got, err := values(s, slot(name), mustGet(t, s, slot(name))); err != nil || len(got) != want {
+			t.Errorf("%s: %d values, %v, want %d", name, len(got), err, want)
+		}
+	}
+	if got, err := s.GetMeta("fact"); err != nil || string(got) != "1" {
+		t.Errorf("fact %q, %v", got, err)
+	}
+	checkTrees(t, s, 3)
+}
+
+func editMissed(tb testing.TB, s *storage.Store, add, remove []storage.Missed) {
+	tb.Helper()
+	done := make(chan error, 1)
+	if err := s.SubmitMissed(add, remove, func(err error) { done <- err }); err != nil {
+		tb.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func missedOf(tb testing.TB, s *storage.Store, target kv.NodeID) []storage.Missed {
+	tb.Helper()
+	var all []storage.Missed
+	if err := s.ScanMissed(target, func(m storage.Missed) error { all = append(all, m); return nil }); err != nil {
+		tb.Fatal(err)
+	}
+	return all
+}
+
+func TestMissed(t *testing.T) {
+	s := open(t, memory.New(), options(1))
+	missed := func(target kv.NodeID, name string, since int64) storage.Missed {
+		return storage.Missed{Target: target, Partition: 3, Key: slot(name).Key, Since: time.UnixMilli(since)}
+	}
+	editMissed(t, s, []storage.Missed{missed(9, "a", 20), missed(2, "a", 10), missed(9, "a", 30), missed(9, "a", 5)}, nil)
+	seen := missedOf(t, s, 9)
+	if len(seen) != 1 || seen[0].Since.UnixMilli() != 5 || seen[0].Times != 3 || seen[0].Key != slot("a").Key {
+		t.Fatalf("missed %+v", seen)
+	}
+	if targets, err := s.MissedTargets(); err != nil || len(targets) != 2 || targets[0] != 2 || targets[1] != 9 {
+		t.Errorf("targets %v, %v, want 2 and 9", targets, err)
+	}
+	editMissed(t, s, []storage.Missed{missed(9, "a", 40)}, nil)
+	editMissed(t, s, nil, seen)
+	if left := missedOf(t, s, 9); len(left) != 1 || left[0].Times != 4 {
+		t.Errorf("a removal took along what was missed since: %+v", left)
+	}
+	editMissed(t, s, nil, missedOf(t, s, 9))
+	editMissed(t, s, nil, []storage.Missed{missed(2, "a", 0)})
+	if targets, err := s.MissedTargets(); err != nil || len(targets) != 0 {
+		t.Errorf("targets %v, %v, want none", targets, err)
+	}
+	for _, target := range []kv.NodeID{0, kv.Quarantine} {
+		err := s.SubmitMissed([]storage.Missed{missed(target, "a", 1)}, nil, func(error) {})
+		wantError(t, "submit", err, storage.ErrBadKey)
+	}
+}
+
+func TestHintTargets(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	for _, target := range []kv.NodeID{5, 1, kv.Quarantine, 1 << 63, kv.Quarantine - 1} {
+		for _, name := range []string{"a", "b"} {
+			mustSubmit(t, s, hint(target, name), false, put(mint, []byte("x"), all))
+		}
+	}
+	got, err := s.HintTargets()
+	if want := []kv.NodeID{1, 5, 1 << 63, kv.Quarantine - 1}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("targets %v, %v, want %v", got, err, want)
+	}
+}
+
+func TestRaiseStarts(t *testing.T) {
+	disk := memory.New()
+	s := open(t, disk, options(1))
+	for _, to := range []uint64{10, 4} {
+		if err := s.RaiseStarts(to); err != nil {
+			t.Fatal(err)
+		}
+		if s.Starts() != 10 {
+			t.Errorf("%d starts after raising them to %d", s.Starts(), to)
+		}
+	}
+	disk.Crash(memory.LoseAll)
+	if s = open(t, disk, options(2)); s.Starts() != 11 {
+		t.Errorf("%d starts after a power cut, want 11", s.Starts())
+	}
+}
