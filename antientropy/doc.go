@@ -1,12 +1,12 @@
-// Package antientropy is the room for the repair that needs no read: replicas
-// of a partition compare their hash trees and exchange the records in which
-// they differ, until they are identical.
+// Package antientropy is the repair that needs no read: replicas of a partition
+// compare their hash trees and move the records in which they differ, until
+// they are identical. See DESIGN.md.
 //
-// Nothing of it is built yet: it comes with anti-entropy, and package merkle
-// with it.
+// The [Exchanger] of a node asks; the [Responder] of the other answers and
+// changes nothing. Records move by being pulled: a node merges what it lacks
+// from its peer, and nudges the peer to pull in turn.
 //
-// It may import ring, kv, merkle and what lies below them, and none of the
-// other repairs. It will declare the interfaces by which it reads the trees and
-// records of this node and of a peer; package node will supply them and own the
-// goroutine that runs it.
+// The package reads the trees and records of its node, and reaches others, by
+// the interfaces that it declares; package node supplies them and runs the
+// Exchanger.
 package antientropy
