@@ -70,7 +70,12 @@ func OpenCore(id kv.NodeID, w World, so storage.Options, defaults coordinator.De
 // Connect joins the core to the other nodes, over the transport that dial makes
 // for its handler. alive is what is believed of the others.
 func (c *Core) Connect(alive func(kv.NodeID) bool, dial func(transport.Handler) (transport.Transport, error)) (err error) {
-	c.replica = replica.New(c.id, c.store, c.views.Current, c.sync, c.world.Log.Named("replica"))
+	c.replica, err = replica.New(replica.Config{
+		Self: c.id, Store: c.store, View: c.views.Current, Sync: c.sync, Standing: trusting{}, Log: c.world.Log.Named("replica"),
+	})
+	if err != nil {
+		return err
+	}
 	var early handler
 	if c.transport, err = dial(&early); err != nil {
 		return err
@@ -113,6 +118,14 @@ func (c *Core) Close() error {
 }
 
 func (c *Core) facts() facts { return facts{store: c.store, ctx: c.stopping} }
+
+// trusting takes every disk for complete.
+type trusting struct{}
+
+func (trusting) Registered() bool                  { return true }
+func (trusting) Standing(uint16, []kv.NodeID) bool { return true }
+func (trusting) Doubted(uint16, uint8) bool        { return false }
+func (trusting) Doubt(uint16, uint8)               {}
 
 // handler refuses what comes before the node can answer.
 type handler struct{ to atomic.Pointer[peer.Server] }

@@ -8,6 +8,7 @@
 package replica
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,21 +25,55 @@ import (
 
 // Replica serves the records of one node. It is safe for concurrent use.
 type Replica struct {
-	self  kv.NodeID
-	store *storage.Store
-	view  func() ring.View
-	sync  bool
-	log   *zap.Logger
+	self     kv.NodeID
+	store    *storage.Store
+	view     func() ring.View
+	sync     bool
+	standing Standing
+	log      *zap.Logger
 
-	reused atomic.Uint64
-	voided atomic.Uint64
+	numbers numbers
+	reused  atomic.Uint64
+	voided  atomic.Uint64
 }
 
-// New returns the replica of the node self over its store. view returns the
-// layouts that the node knows at the moment; sync says whether writes that do
-// not choose are synced before they are acknowledged.
-func New(self kv.NodeID, store *storage.Store, view func() ring.View, sync bool, log *zap.Logger) *Replica {
-	return &Replica{self: self, store: store, view: view, sync: sync, log: log}
+// Standing is what a node knows of its own good standing. Its methods are safe
+// for concurrent use and return at once.
+type Standing interface {
+	// Registered reports whether the cluster knows of this start of the node:
+	// until then it takes nothing, and its answers do not count.
+	Registered() bool
+	// Standing reports whether the node has merged all that the owners of a
+	// partition hold. They include the node itself.
+	Standing(partition uint16, owners []kv.NodeID) bool
+	// Doubted reports whether the disk has lost records of a leaf, or parts of
+	// them, that were not merged from all other owners since.
+	Doubted(partition uint16, leaf uint8) bool
+	// Doubt makes a leaf doubted, before anything is repaired.
+	Doubt(partition uint16, leaf uint8)
+}
+
+// Config says what a [Replica] works with. All fields are needed.
+type Config struct {
+	Self  kv.NodeID
+	Store *storage.Store
+	// View returns the layouts that the node knows at the moment.
+	View func() ring.View
+	// Sync says whether writes that do not choose are synced before they are
+	// acknowledged.
+	Sync     bool
+	Standing Standing
+	Log      *zap.Logger
+}
+
+// New returns the replica of one node, with the reap numbers that its store
+// keeps.
+func New(c Config) (*Replica, error) {
+	r := &Replica{self: c.Self, store: c.Store, view: c.View, sync: c.Sync, standing: c.Standing, log: c.Log}
+	if err := r.numbers.load(c.Store); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // ReusedDots counts the alarms that another copy of this node has written with
@@ -52,20 +87,78 @@ func (r *Replica) Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, e
 	if err != nil {
 		return coordinator.FetchReply{}, err
 	}
+	own := slotOf(v, req.Key, 0)
+	// The number comes before the record: what is read later holds nothing that
+	// was reaped under it.
+	reply := coordinator.FetchReply{Reap: r.numbers.stored(own.Partition)}
+	stands := r.stands(v, own, req.N)
+	if reply.Record, err = r.held(v, req.Key, req.StandIn); err != nil {
+		return coordinator.FetchReply{}, told(err)
+	}
+	if stands && !req.StandIn && reply.Record.Absent() {
+		if reply.Record, stands, err = r.lookAgain(own); err != nil {
+			return coordinator.FetchReply{}, told(err)
+		}
+	}
+	// What was lost between the looks was not there to be read.
+	reply.Standing = stands && r.stands(v, own, req.N)
+	reply.Record.Mine = kv.Mine{}
+	return reply, nil
+}
+
+// held is what this node holds of a key, for a stand-in merged with what it
+// keeps for other owners.
+func (r *Replica) held(v ring.View, key kv.Key, standIn bool) (kv.Record, error) {
 	var merged kv.Record
-	for i, slot := range slots(v, req.Key, req.StandIn) {
-		rec, err := r.store.Get(slot)
+	for i, slot := range slots(v, key, standIn) {
+		rec, err := r.get(slot)
 		switch {
 		case err != nil:
-			return coordinator.FetchReply{}, told(err)
+			return kv.Record{}, err
 		case i == 0:
 			merged = rec
 		default:
 			merged = merged.Merge(rec)
 		}
 	}
-	merged.Mine = kv.Mine{}
-	return coordinator.FetchReply{Record: merged, Standing: true}, nil
+	return merged, nil
+}
+
+func (r *Replica) get(slot kv.Slot) (kv.Record, error) {
+	rec, err := r.store.Get(slot)
+	r.notice(slot, err)
+	return rec, err
+}
+
+// notice makes the leaf of a damaged record doubted, so that it is repaired from
+// the other owners.
+func (r *Replica) notice(slot kv.Slot, err error) {
+	if slot.Target == 0 && errors.Is(err, storage.ErrCorrupt) {
+		r.standing.Doubt(slot.Partition, slot.Key.Leaf())
+	}
+}
+
+// stands reports whether an answer of this node counts for a request of n
+// owners. In a leaf that is doubted no record does: one that took the place of a
+// damaged one may lack what only that one held.
+func (r *Replica) stands(v ring.View, slot kv.Slot, n int) bool {
+	return r.standing.Registered() && r.standing.Standing(slot.Partition, firstOwners(v, slot.Partition, n)) &&
+		!r.standing.Doubted(slot.Partition, slot.Key.Leaf())
+}
+
+// lookAgain reads a record that was not found, and reports whether that it is
+// absent counts: a damaged block of the disk hides its records. The look at the
+// record is the later one, for the leaf may have been repaired since the first.
+func (r *Replica) lookAgain(slot kv.Slot) (rec kv.Record, counts bool, err error) {
+	leaf := slot.Key.Leaf()
+	bad := r.store.CheckLeaf(slot.Partition, leaf)
+	if rec, err = r.get(slot); err != nil || !rec.Absent() {
+		return rec, true, err
+	}
+	if errors.Is(bad, storage.ErrLeaf) {
+		r.standing.Doubt(slot.Partition, leaf)
+	}
+	return rec, bad == nil, nil
 }
 
 // Value returns one external value.
@@ -92,25 +185,33 @@ func (r *Replica) Store(req coordinator.StoreRequest, done func(error)) {
 		done(err)
 		return
 	}
-	v, err := r.fenced(req.Fence.Digest)
-	if err == nil {
-		err = r.mayHold(v, req, incoming)
+	v, err := r.admitted(req.Fence.Digest)
+	if err == nil && !owns(v, req.Key, incoming.NMax, cmp.Or(req.Target, r.self)) {
+		// Nobody would serve the record, or repair it.
+		err = coordinator.ErrNotOwner
 	}
 	if err != nil {
 		done(err)
 		return
 	}
+	slot := slotOf(v, req.Key, req.Target)
 	err = r.store.Submit(storage.Update{
-		Slot: slotOf(v, req.Key, req.Target),
+		Slot: slot,
 		Sync: r.synced(req.Durability),
-		Size: size(req),
+		Size: len(req.Record) + blobBytes(req.Blobs),
 		Apply: func(old kv.Record, boot uint64) (storage.Change, error) {
 			if _, err := r.fenced(req.Fence.Digest); err != nil {
 				return storage.Change{}, err
 			}
+			if err := r.numbers.check(slot.Partition, req.Reap); err != nil {
+				return storage.Change{}, err
+			}
 			return r.merge(req.Key, old, incoming, req.Blobs, r.boot(boot))
 		},
-		Done: func(err error) { done(told(err)) },
+		Done: func(err error) {
+			r.notice(slot, err)
+			done(told(err))
+		},
 	})
 	if err != nil {
 		done(told(err))
@@ -141,17 +242,21 @@ func (r *Replica) merge(key kv.Key, old, incoming kv.Record, blobs []kv.Blob, bo
 	return storage.Change{Record: next, Blobs: blobs}, nil
 }
 
-// size is about how many bytes the request brings along.
-func size(req coordinator.StoreRequest) int {
-	n := len(req.Record)
-	for _, b := range req.Blobs {
-		n += len(b.Data)
-	}
-	return n
-}
+// errUnsettled: the reap number of the partition is not on the disk yet.
+var errUnsettled = errors.New("a reap round is being confirmed")
 
 // Assign runs a decision of the coordinator in the slot's read-modify-write.
 func (r *Replica) Assign(req coordinator.AssignRequest) error {
+	if _, err := r.admitted(req.Fence); err != nil {
+		return err
+	}
+	return r.assign(req)
+}
+
+// assign is Assign, behind its door. The record goes out while it is being
+// committed, under a reap number that must not be lost with it: if the number
+// itself is being committed, the update goes to the end of the queue, behind it.
+func (r *Replica) assign(req coordinator.AssignRequest) error {
 	decided := false // touched by the store's one committing goroutine
 	err := r.store.Submit(storage.Update{
 		Slot: req.Slot,
@@ -161,14 +266,24 @@ func (r *Replica) Assign(req coordinator.AssignRequest) error {
 			if _, err := r.fenced(req.Fence); err != nil {
 				return storage.Change{}, err
 			}
-			next, blobs, err := req.Decide(coordinator.Held{Record: old, Boot: r.boot(boot)})
+			number, settled := r.numbers.settled(req.Slot.Partition)
+			if !settled {
+				return storage.Change{}, errUnsettled
+			}
+			next, blobs, err := req.Decide(coordinator.Held{Record: old, Boot: r.boot(boot), Reap: number})
 			decided = err == nil
 			return storage.Change{Record: next, Blobs: blobs, Same: err == nil && old.Covers(next)}, err
 		},
 		Done: func(err error) {
+			if errors.Is(err, errUnsettled) {
+				if err = r.assign(req); err == nil {
+					return
+				}
+			}
 			if err != nil && decided {
 				r.voided.Add(1)
 			}
+			r.notice(req.Slot, err)
 			req.Done(told(err))
 		},
 	})
@@ -190,20 +305,51 @@ func (r *Replica) fenced(digest uint64) (ring.View, error) {
 	return v, nil
 }
 
-// mayHold refuses records of keys that the node, or the owner that it stands in
-// for, does not own: they would be served by nobody and repaired by nobody.
-func (r *Replica) mayHold(v ring.View, req coordinator.StoreRequest, rec kv.Record) error {
-	owner := req.Target
-	if owner == 0 {
-		owner = r.self
+// admitted is fenced for what changes records: a node of which the cluster does
+// not know yet that it started takes nothing, for its disk may be an old one.
+func (r *Replica) admitted(digest uint64) (ring.View, error) {
+	if !r.standing.Registered() {
+		return ring.View{}, errNotRegistered()
 	}
+	return r.fenced(digest)
+}
+
+func errNotRegistered() error {
+	return &kv.Error{
+		Code: kv.CodeNotReady, Outcome: kv.NotApplied, RetryAfter: time.Second,
+		Message: "the node has started and waits for a majority of the members to know it: try again later",
+	}
+}
+
+// owns reports whether a node is among the first n owners of a key in any active
+// layout.
+func owns(v ring.View, key kv.Key, n uint8, id kv.NodeID) bool {
 	for _, l := range v.Active() {
-		owners := l.Owners(l.Partition(req.Key.Hash()))
-		if slices.Contains(owners[:min(int(rec.NMax), len(owners))], owner) {
-			return nil
+		owners := l.Owners(l.Partition(key.Hash()))
+		if slices.Contains(owners[:min(int(n), len(owners))], id) {
+			return true
 		}
 	}
-	return coordinator.ErrNotOwner
+	return false
+}
+
+// firstOwners lists the first n owners of a partition in every active layout.
+func firstOwners(v ring.View, partition uint16, n int) []kv.NodeID {
+	var list []kv.NodeID
+	for i, l := range v.Active() {
+		owners := l.Owners(ring.Partition(partition))
+		owners = owners[:min(n, len(owners))]
+		if i == 0 {
+			list = slices.Clip(owners) // most often all there is: shared, not copied
+			continue
+		}
+		for _, id := range owners {
+			if !slices.Contains(list, id) {
+				list = append(list, id)
+			}
+		}
+	}
+	return list
 }
 
 func (r *Replica) synced(d coordinator.Durability) bool {

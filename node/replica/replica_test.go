@@ -29,9 +29,10 @@ var key = kv.Key{Bucket: "b", Name: "k"}
 // rig is a replica over a store in memory.
 type rig struct {
 	*Replica
-	tb   testing.TB
-	disk *memory.Disk
-	view ring.View
+	tb     testing.TB
+	disk   *memory.Disk
+	view   ring.View
+	ledger *ledger
 	// asked is told of each look at the view, the first being 1, and may change it.
 	asked func(nth int)
 	looks int
@@ -39,7 +40,7 @@ type rig struct {
 
 func newRig(tb testing.TB, options storage.Options) *rig {
 	tb.Helper()
-	r := &rig{tb: tb, disk: memory.New(), view: viewOf(tb, 3, 1)}
+	r := &rig{tb: tb, disk: memory.New(), view: viewOf(tb, 3, 1), ledger: newLedger()}
 	r.open(options)
 	return r
 }
@@ -57,7 +58,9 @@ func (r *rig) open(o storage.Options) {
 		r.tb.Fatal(err)
 	}
 	r.tb.Cleanup(func() { _ = store.Close() })
-	r.Replica = New(self, store, r.current, true, zap.NewNop())
+	if r.Replica, err = New(Config{Self: self, Store: store, View: r.current, Sync: true, Standing: r.ledger, Log: zap.NewNop()}); err != nil {
+		r.tb.Fatal(err)
+	}
 }
 
 func (r *rig) current() ring.View {
@@ -70,20 +73,25 @@ func (r *rig) current() ring.View {
 // viewOf is the view of a cluster of so many members, in its version.
 func viewOf(tb testing.TB, size int, version uint64) ring.View {
 	tb.Helper()
+	v, err := ring.View{}.With(layoutOf(tb, size, version, nil))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return v
+}
+
+func layoutOf(tb testing.TB, size int, version uint64, prev *ring.Layout) *ring.Layout {
+	tb.Helper()
 	members := make([]ring.Member, size)
 	for i := range members {
 		name := string(rune('a' + i))
 		members[i] = ring.Member{ID: kv.NodeID(i + 1), Name: name, Address: name + ":1", Weight: 1}
 	}
-	l, err := ring.Compute(ring.ClusterID{7}, version, members, 16, nil)
+	l, err := ring.Compute(ring.ClusterID{7}, version, members, 16, prev)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	v, err := ring.View{}.With(l)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return v
+	return l
 }
 
 // keyOwned returns a key of which this node is the nth owner, from 0.
