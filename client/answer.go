@@ -18,6 +18,7 @@ const (
 	headerWriteID  = "X-Starling-Write-Id"
 	headerSiblings = "X-Starling-Siblings"
 	headerChecksum = "X-Starling-Checksum"
+	headerExpires  = "X-Starling-Expires"
 	headerMeta     = "X-Starling-Meta-"
 )
 
@@ -38,6 +39,7 @@ type Sibling struct {
 	Dot      string    // names the write that stored it; empty where it is the only one
 	Checksum string    // xxh64:<16 hexadecimal digits> of Data
 	Modified time.Time // by the clock of the writing replica; zero where not told
+	Expires  time.Time // when the cluster stops showing it; zero where not told, or never
 }
 
 // Object is all that a read returns of a key.
@@ -53,13 +55,14 @@ type Object struct {
 // Summary is what [Client.Head] returns of a key.
 type Summary struct {
 	Siblings int
-	// Length and what follows, up to Modified, are those of the only sibling;
+	// Length and what follows, up to Expires, are those of the only sibling;
 	// zero where there are several.
 	Length      int64
 	ContentType string
 	Meta        map[string]string
 	Checksum    string
 	Modified    time.Time
+	Expires     time.Time // when the cluster stops showing it; zero: never
 	Context     string
 	ETag        string
 }
@@ -147,7 +150,7 @@ func (a answer) object() (Object, error) {
 		o.Siblings = []Sibling{{
 			Value:    Value{Data: a.body, ContentType: a.header.Get("Content-Type"), Meta: a.meta()},
 			Checksum: a.header.Get(headerChecksum),
-			Modified: a.modified(),
+			Modified: a.modified(), Expires: a.expires(),
 		}}
 		return o, nil
 	}
@@ -181,7 +184,7 @@ func (a answer) summary() Summary {
 	s := Summary{Siblings: a.siblings(), Context: a.header.Get(headerContext), ETag: a.header.Get("ETag")}
 	if a.status != http.StatusMultipleChoices {
 		s.Length, s.ContentType, s.Meta = a.length, a.header.Get("Content-Type"), a.meta()
-		s.Checksum, s.Modified = a.header.Get(headerChecksum), a.modified()
+		s.Checksum, s.Modified, s.Expires = a.header.Get(headerChecksum), a.modified(), a.expires()
 	}
 	return s
 }
@@ -215,6 +218,14 @@ func (a answer) meta() map[string]string {
 
 func (a answer) modified() time.Time {
 	t, err := http.ParseTime(a.header.Get("Last-Modified"))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+func (a answer) expires() time.Time {
+	t, err := time.Parse(time.RFC3339, a.header.Get(headerExpires))
 	if err != nil {
 		return time.Time{}
 	}

@@ -34,6 +34,13 @@ func TestGet(t *testing.T) {
 			Object{Siblings: []Sibling{{Value: Value{Data: []byte{}}}}, Context: "c1"},
 		},
 		{
+			"a value that expires",
+			step{status: 200, body: "milk", header: "X-Starling-Expires: 2026-11-21T10:00:00.125Z"},
+			Object{Siblings: []Sibling{{
+				Value: Value{Data: []byte("milk")}, Expires: time.Date(2026, 11, 21, 10, 0, 0, 125e6, time.UTC),
+			}}},
+		},
+		{
 			"metadata",
 			step{status: 200, header: "X-Starling-Meta-Author: ann"},
 			Object{Siblings: []Sibling{{Value: Value{Data: []byte{}, Meta: map[string]string{"author": "ann"}}}}},
@@ -91,7 +98,7 @@ func TestHead(t *testing.T) {
 
 func TestQueries(t *testing.T) {
 	read := Read{N: 5, R: "2", Sloppy: true, Timeout: 1500 * ms, Hedge: "off", Context: "c"}
-	write := Write{N: 5, W: "all", Sloppy: true, Timeout: 1500 * ms, Durability: Async, Overwrite: true, IfNoneMatch: "*"}
+	write := Write{N: 5, W: "all", Sloppy: true, Timeout: 1500 * ms, Durability: Async, Overwrite: true, TTL: time.Minute, IfNoneMatch: "*"}
 	c, tr := scripted(t, step{status: 200}, step{status: 204}, step{status: 204}, step{status: 200})
 	if _, err := c.Get(t.Context(), key, read); err != nil {
 		t.Fatal(err)
@@ -107,7 +114,7 @@ func TestQueries(t *testing.T) {
 	}
 	want := []string{
 		"hedge=off&n=5&r=2&sloppy=true&timeout=1.5s",
-		"n=5&overwrite=true&sloppy=true&sync=false&timeout=1.5s&w=all",
+		"n=5&overwrite=true&sloppy=true&sync=false&timeout=1.5s&ttl=1m0s&w=all",
 		"sync=true",
 		"",
 	}

@@ -51,6 +51,9 @@ type Write struct {
 	// Overwrite replaces all that the replica holds which takes the write, read
 	// or not.
 	Overwrite bool
+	// TTL is how long the value is shown, a second at least; zero: for ever. A
+	// delete has none.
+	TTL time.Duration
 	// WriteID names this write over all attempts; zero lets the client choose.
 	// Choose when a program must repeat a write after its own restart.
 	WriteID kv.WriteID
@@ -101,6 +104,7 @@ func (w Write) query() url.Values {
 	q.set("r", w.R, w.R != "")
 	q.set("sync", strconv.FormatBool(w.Durability == Sync), w.Durability != "")
 	q.set("overwrite", "true", w.Overwrite)
+	q.set("ttl", w.TTL.String(), w.TTL != 0)
 	return url.Values(q)
 }
 

@@ -19,6 +19,9 @@ const (
 	// writeIDMemory is how long records remember ids: the window, and again as
 	// much for clocks that differ.
 	writeIDMemory = 2 * WriteIDWindow
+
+	MinTTL = time.Second
+	MaxTTL = 10 * 365 * 24 * time.Hour
 )
 
 // intent is a write on its way to be given a dot.
@@ -237,6 +240,9 @@ func sibling(in intent, base kv.Record, now time.Time) kv.Sibling {
 		Stamp: base.LatestStamp().Next(now), WriteID: in.WriteID,
 		ContentType: in.ContentType, Meta: in.Meta,
 		Length: uint64(len(in.Value)), Checksum: kv.Checksum(in.Value),
+	}
+	if in.TTL > 0 {
+		s.Expires = now.Add(in.TTL).UnixMilli()
 	}
 	switch {
 	case in.Tombstone:

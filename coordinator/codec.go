@@ -124,6 +124,7 @@ func (r ForwardRequest) Append(dst []byte) []byte {
 	dst = appendCondition(dst, p.Condition)
 	dst = appendToken(dst, p.Token)
 	dst = wire.AppendString(dst, p.ContentType)
+	dst = binary.AppendUvarint(dst, uint64(p.TTL))
 	dst = binary.AppendUvarint(dst, uint64(len(p.Meta)))
 	for _, m := range p.Meta {
 		dst = wire.AppendString(wire.AppendString(dst, m.Name), m.Value)
@@ -146,11 +147,12 @@ func DecodeForwardRequest(b []byte) (ForwardRequest, error) {
 	p.Condition = readCondition(rd)
 	p.Token = readToken(rd)
 	p.ContentType = rd.String(maxTextBytes)
+	p.TTL = time.Duration(rd.Uvarint())
 	for range rd.Count(2, maxListItems) {
 		p.Meta = append(p.Meta, kv.Meta{Name: rd.String(maxTextBytes), Value: rd.String(maxTextBytes)})
 	}
 	p.Value = rd.Bytes(maxValueBytes)
-	if !sorted(p.Meta) || p.Tombstone && len(p.Value) > 0 {
+	if !sorted(p.Meta) || p.Tombstone && (len(p.Value) > 0 || p.TTL != 0) || p.TTL < 0 || p.TTL > MaxTTL {
 		rd.Fail(wire.ErrBadValue)
 	}
 	return r, closeMessage(rd, "forwarded write")

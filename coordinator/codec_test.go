@@ -61,7 +61,7 @@ func goldenMessages() map[string]message {
 				Options: Options{
 					N: 3, R: Exactly(2), W: All, Sloppy: true, Timeout: 2 * time.Second, Durability: DurabilitySync, Hedge: HedgeAll,
 				},
-				Token: token, WriteID: id, Overwrite: true,
+				Token: token, WriteID: id, Overwrite: true, TTL: 90 * time.Second,
 				Condition: Condition{IfMatch: []uint64{}, IfNoneMatch: []uint64{1, 2}, IfAbsent: true},
 			},
 		},
@@ -208,13 +208,14 @@ var anyMessage = map[string]func(*rapid.T) message{
 	},
 	"forward-request": func(t *rapid.T) message {
 		tombstone, value := rapid.Bool().Draw(t, "tombstone"), anyBytes(t)
+		ttl := time.Duration(rapid.Int64Range(0, int64(MaxTTL)).Draw(t, "ttl"))
 		if tombstone {
-			value = []byte{}
+			value, ttl = []byte{}, 0
 		}
 		return ForwardRequest{
 			Fence: anyFence(t), StandInFor: kv.NodeID(rapid.Uint64().Draw(t, "for")), Fresh: rapid.Bool().Draw(t, "fresh"),
 			Put: Put{
-				Key: anyKey(t), Options: anyOptions(t), Tombstone: tombstone, Value: value,
+				Key: anyKey(t), Options: anyOptions(t), Tombstone: tombstone, Value: value, TTL: ttl,
 				ContentType: anyText(t), Meta: anyMeta(t), Token: vclock.Token{Seen: anyClock(t), Floor: anyClock(t)},
 				Overwrite: rapid.Bool().Draw(t, "overwrite"), WriteID: anyWriteID(t), Condition: anyCondition(t),
 			},

@@ -49,12 +49,26 @@ func (p Put) check() error {
 	if p.Tombstone && len(p.Value) > 0 {
 		return badRequest("a delete carries no value")
 	}
+	if err := p.checkTTL(); err != nil {
+		return err
+	}
 	if !sorted(p.Meta) || len(p.Meta) > maxListItems {
 		return badRequest("metadata: give at most %d fields, sorted by name, each name once", maxListItems)
 	}
 	long := func(s string) bool { return len(s) > maxTextBytes }
 	if long(p.ContentType) || slices.ContainsFunc(p.Meta, func(m kv.Meta) bool { return long(m.Name) || long(m.Value) }) {
 		return badRequest("a content type, and a name or value of metadata, has at most %d bytes", maxTextBytes)
+	}
+	return nil
+}
+
+func (p Put) checkTTL() error {
+	switch {
+	case p.TTL == 0:
+	case p.Tombstone:
+		return badRequest("a delete does not expire: give a time to live to values only")
+	case p.TTL < MinTTL || p.TTL > MaxTTL:
+		return badRequest("a time to live is %v to 10 years, not %v", MinTTL, p.TTL)
 	}
 	return nil
 }

@@ -227,9 +227,33 @@ func TestPutRefusesWhatNobodyCouldDecode(t *testing.T) {
 			{Key: key, Meta: []kv.Meta{{Name: "a", Value: strings.Repeat("x", 1<<17)}}},
 			{Key: key, ContentType: strings.Repeat("x", 1<<17)},
 			{Key: key, Tombstone: true, Value: []byte("v")},
+			{Key: key, Tombstone: true, TTL: time.Minute},
+			{Key: key, TTL: MinTTL - 1},
+			{Key: key, TTL: MaxTTL + 1},
 		} {
 			p.N = 1
 			w.told(w.nodes[0].refuse(p), kv.CodeBadRequest, kv.NotApplied)
+		}
+	})
+}
+
+// A value with a time to live is shown until then, whichever replica gave its
+// dot; nothing is written when it expires, and what it replaced stays replaced.
+func TestTimeToLive(t *testing.T) {
+	lives(t, 5, func(w *world) {
+		for _, via := range w.nodes {
+			via.put(Put{Key: key, Value: []byte("for ever"), Overwrite: true})
+			via.put(Put{Key: key, Value: []byte("for now"), TTL: time.Minute, Overwrite: true})
+			time.Sleep(time.Minute - time.Millisecond)
+			got := via.read(Get{Options: Options{R: All}})
+			w.same("before", texts(got), values("for now"))
+			time.Sleep(time.Millisecond)
+			got = via.read(Get{Options: Options{R: All}})
+			if len(got.Values) > 0 || got.Deleted || len(got.Token.Seen) == 0 {
+				t.Errorf("after: %+v", got)
+			}
+			via.put(Put{Key: key, Value: []byte("new"), Condition: Condition{IfAbsent: true}})
+			w.same("again", texts(via.read(Get{})), values("new"))
 		}
 	})
 }

@@ -142,6 +142,10 @@ type Put struct {
 	Value       []byte
 	ContentType string
 	Meta        []kv.Meta // sorted by name
+	// TTL is how long the value is shown, from when the coordinating replica
+	// gives its dot, by that replica's clock: [MinTTL] to [MaxTTL], to the
+	// millisecond. Zero: for ever.
+	TTL time.Duration
 	// Token is what the client has seen; the zero Token replaces nothing.
 	Token vclock.Token
 	// Overwrite replaces all that the coordinating replica holds, in place of

@@ -75,12 +75,14 @@ func TestChoicesReachTheCluster(t *testing.T) {
 	}
 	const id = "01890a5d-ac96-774b-bcce-b302099a8057"
 	r := starling(t, "", "put", "b/k", "--file", file, "--n=5", "--w=all", "--r=1", "--sloppy", "--timeout=2s", "--no-sync",
-		"--write-id="+id, "--overwrite", "-o", "json")
+		"--write-id="+id, "--overwrite", "--ttl=90s", "-o", "json")
 	var w written
 	if err := json.Unmarshal([]byte(r.out), &w); err != nil || w.WriteID != id || w.Bytes != 2 || w.Key != "k" {
 		t.Fatalf("%v: %+v", err, r)
 	}
-	want := map[string]string{"n": "5", "w": "all", "r": "1", "sloppy": "true", "timeout": "2s", "sync": "false", "overwrite": "true"}
+	want := map[string]string{
+		"n": "5", "w": "all", "r": "1", "sloppy": "true", "timeout": "2s", "sync": "false", "overwrite": "true", "ttl": "1m30s",
+	}
 	if got := f.query(http.MethodPut); len(got) != len(want) {
 		t.Errorf("query %v", got)
 	}

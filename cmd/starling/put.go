@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -26,6 +27,7 @@ type putCmd struct {
 	Meta      map[string]string `placeholder:"NAME=VALUE" help:"Metadata to keep with the value."`
 	Blind     bool              `help:"Do not read first: the value becomes a sibling of what is there."`
 	Overwrite bool              `help:"Replace whatever is there, read or not."`
+	TTL       time.Duration     `name:"ttl" placeholder:"TIME" help:"Stop showing the value after this time, as 90s or 36h."`
 }
 
 // Help is the detail below the flags.
@@ -36,7 +38,8 @@ replaces what it finds, siblings too.
 Examples:
   starling put carts/ann milk
   echo milk | starling put carts/ann - --w all
-  starling put pictures/cat --file cat.png --n 5 --w 2`
+  starling put pictures/cat --file cat.png --n 5 --w 2
+  starling put sessions/ann token --ttl 30m`
 }
 
 // written is what a write prints as JSON.
@@ -60,7 +63,7 @@ func (c *putCmd) Run(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	write.Blind, write.Overwrite = c.Blind, c.Overwrite
+	write.Blind, write.Overwrite, write.TTL = c.Blind, c.Overwrite, c.TTL
 	cl, err := c.client(ctx, nil)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ const (
 	headerAcked    = "X-Starling-Acked"
 	headerHinted   = "X-Starling-Hinted"
 	headerChecksum = "X-Starling-Checksum"
+	headerExpires  = "X-Starling-Expires"
 	headerDot      = "X-Starling-Dot"
 	headerSibling  = "X-Starling-Sibling"
 )

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"github.com/valyala/fasthttp"
 
 	"github.com/starling-kv/starling/coordinator"
@@ -69,6 +71,9 @@ func heldBy(got coordinator.Got) (n int) {
 	return n
 }
 
+// timeMillis is RFC 3339 with milliseconds.
+const timeMillis = "2006-01-02T15:04:05.000Z07:00"
+
 func answerValue(x *exchange, v coordinator.Value) {
 	s := v.Value
 	x.answerBytes(fasthttp.StatusOK, contentType(s), v.Data)
@@ -78,6 +83,9 @@ func answerValue(x *exchange, v coordinator.Value) {
 	var buf [64]byte
 	x.setHeaderBytes(headerChecksum, appendChecksum(buf[:0], s.Checksum))
 	x.setHeaderBytes(fasthttp.HeaderLastModified, fasthttp.AppendHTTPDate(buf[:0], s.Stamp.Time()))
+	if s.Expires != 0 {
+		x.setHeaderBytes(headerExpires, time.UnixMilli(s.Expires).UTC().AppendFormat(buf[:0], timeMillis))
+	}
 	for _, m := range s.Meta {
 		x.setHeader(headerMeta+m.Name, m.Value)
 	}

@@ -72,6 +72,9 @@ func TestGetAnswers(t *testing.T) {
 			headerChecksum: "xxh64:" + hexWord(kv.Checksum([]byte("milk"))), "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT",
 			"Cache-Control": "no-cache", "Connection": "", "Server": "", "Transfer-Encoding": "",
 		}},
+		{"expiring", "GET", got(value(1, "milk", func(s *kv.Sibling) { s.Expires = 1795341600125 })), nil, 200, "milk", map[string]string{
+			headerExpires: "2026-11-22T10:00:00.125Z",
+		}},
 		{"untyped", "GET", got(value(1, "milk")), nil, 200, "milk", map[string]string{"Content-Type": "application/octet-stream"}},
 		{"empty value", "GET", got(value(1, "")), nil, 200, "", map[string]string{"Content-Length": "0", "Content-Type": typeUnknown}},
 		{"tombstone beside", "GET", func() coordinator.Got { g := milk; g.Deleted = true; return g }(), nil, 200, "milk", nil},

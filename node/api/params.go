@@ -75,6 +75,7 @@ type keyParams struct {
 	coordinator.Options
 
 	overwrite bool
+	ttl       time.Duration
 }
 
 // readParams are known to every request on a key, writeParams to those that
@@ -91,6 +92,8 @@ var (
 	}
 	writeParams = append(slices.Clip(readParams), param[keyParams]{
 		"overwrite", func(p *keyParams, v string) (err error) { p.overwrite, err = parseBool(v); return err },
+	}, param[keyParams]{
+		"ttl", func(p *keyParams, v string) (err error) { p.ttl, err = parseTTL(v); return err },
 	})
 )
 
@@ -147,6 +150,18 @@ func parseTimeout(v string) (time.Duration, error) {
 	}
 	if err != nil || d < time.Millisecond || d > coordinator.MaxTimeout {
 		return 0, fmt.Errorf("%q: use a duration from 1ms to %v, such as 250ms or 2s", v, coordinator.MaxTimeout)
+	}
+	return d, nil
+}
+
+// parseTTL reads a duration of Go, or a whole number of seconds.
+func parseTTL(v string) (time.Duration, error) {
+	d, err := time.ParseDuration(v)
+	if seconds, errSeconds := strconv.ParseUint(v, 10, 32); errSeconds == nil {
+		d, err = time.Duration(seconds)*time.Second, nil
+	}
+	if err != nil || d < coordinator.MinTTL || d > coordinator.MaxTTL {
+		return 0, fmt.Errorf("%q: use seconds, or a duration such as 90s or 36h, from %v to 10 years", v, coordinator.MinTTL)
 	}
 	return d, nil
 }

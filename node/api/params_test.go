@@ -30,6 +30,10 @@ func TestKeyParams(t *testing.T) {
 		{"hedge=all", keyParams{Options: coordinator.Options{Hedge: coordinator.HedgeAll}}},
 		{"hedge=off", keyParams{Options: coordinator.Options{Hedge: coordinator.HedgeOff}}},
 		{"overwrite=true", keyParams{overwrite: true}},
+		{"ttl=1", keyParams{ttl: time.Second}},
+		{"ttl=36h", keyParams{ttl: 36 * time.Hour}},
+		{"ttl=1.5s", keyParams{ttl: 1500 * time.Millisecond}},
+		{"ttl=315360000", keyParams{ttl: coordinator.MaxTTL}},
 		{"%6e=%33", keyParams{Options: coordinator.Options{N: 3}}},
 	} {
 		got, err := parseKeyParams([]byte(c.query), writeParams)
@@ -60,6 +64,11 @@ func TestKeyParamsRefuses(t *testing.T) {
 		{"sloppy", "use true or false"},
 		{"timeout=0", "use a duration from 1ms to 1m0s, such as 250ms or 2s"},
 		{"timeout=61s", "use a duration"},
+		{"ttl=0", `"0": use seconds, or a duration such as 90s or 36h, from 1s to 10 years`},
+		{"ttl=999ms", "from 1s to 10 years"},
+		{"ttl=-5s", "from 1s to 10 years"},
+		{"ttl=315360001", "from 1s to 10 years"},
+		{"ttl=soon", "from 1s to 10 years"},
 		{"timeout=-1s", "use a duration"},
 		{"timeout=999us", "use a duration"},
 		{"timeout=99999999999999999999", "use a duration"},

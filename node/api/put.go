@@ -25,7 +25,7 @@ func (s *Server) put(x *exchange) error {
 		return err
 	}
 	x.received = len(value)
-	done, err := s.write(x, &c, coordinator.Put{Value: value, ContentType: c.contentType, Meta: c.meta})
+	done, err := s.write(x, &c, coordinator.Put{Value: value, ContentType: c.contentType, Meta: c.meta, TTL: c.params.ttl})
 	if err != nil {
 		return err
 	}
@@ -39,6 +39,9 @@ func (s *Server) remove(x *exchange) error {
 	c, err := s.newCall(x, writeParams)
 	if err != nil {
 		return err
+	}
+	if c.params.ttl != 0 {
+		return badRequest("parameter ttl: a delete does not expire: put a value with a ttl")
 	}
 	if !c.hasContext && !c.params.overwrite && !c.ifMatch.given {
 		return &kv.Error{

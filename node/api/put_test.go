@@ -40,9 +40,9 @@ func TestPutTranslates(t *testing.T) {
 		{name: "empty", method: "PUT", target: "/kv/b/k", want: coordinator.Put{Key: key, Value: []byte{}}},
 		{
 			name: "all parameters", method: "PUT", body: "x",
-			target: "/kv/b/k?n=5&r=2&w=all&sloppy=true&timeout=2s&sync=false&hedge=off&overwrite=true",
+			target: "/kv/b/k?n=5&r=2&w=all&sloppy=true&timeout=2s&sync=false&hedge=off&overwrite=true&ttl=90",
 			want: coordinator.Put{
-				Key: key, Value: []byte("x"), Overwrite: true, Options: coordinator.Options{
+				Key: key, Value: []byte("x"), Overwrite: true, TTL: 90 * time.Second, Options: coordinator.Options{
 					N: 5, R: coordinator.Exactly(2), W: coordinator.All, Sloppy: true, Timeout: 2 * time.Second,
 					Durability: coordinator.DurabilityAsync, Hedge: coordinator.HedgeOff,
 				},
@@ -190,6 +190,7 @@ func TestWritesRefused(t *testing.T) {
 		{"n below w", "PUT", "/kv/b/k?n=2&w=3", nil, 400, "bad_request", "raise n, or lower w"},
 		{"n below r", "PUT", "/kv/b/k?n=2&r=3", nil, 400, "bad_request", "raise n, or lower r"},
 		{"unknown parameter", "PUT", "/kv/b/k?ww=3", nil, 400, "bad_request", "known here are n, r, w, sloppy"},
+		{"delete that expires", "DELETE", "/kv/b/k?ttl=5", nil, 400, "bad_request", "a delete does not expire"},
 		{"bad encoding", "PUT", "/kv/b/%zz", nil, 400, "bad_request", "percent-encoding"},
 		{"empty key", "PUT", "/kv/b/", nil, 400, "bad_request", "the key is empty"},
 		{"no key", "PUT", "/kv/b", nil, 400, "bad_request", "names no key"},
