@@ -3,6 +3,8 @@ package kv
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/starling-kv/starling/internal/wire"
 	"github.com/starling-kv/starling/vclock"
 )
 
@@ -250,6 +253,75 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("read as %+v", got)
 			}
 		})
+	}
+}
+
+// TestDecodeLimits: as many of a kind as may be are read, and one more is not.
+func TestDecodeLimits(t *testing.T) {
+	one := func(s Sibling) Record {
+		return put(Record{}, s, nil, 1)
+	}
+	for _, tt := range []struct {
+		name string
+		most int
+		of   func(n int) Record
+	}{
+		{"siblings", 1 << 16, func(n int) Record { return smallest(n, 0) }},
+		{"attempts at a write", 1 << 10, func(n int) Record {
+			r := smallest(n, 0)
+			r.IDs = []IssuedID{{ID: idOf(1)}}
+			for _, v := range r.Live {
+				r.IDs[0].Dots = append(r.IDs[0].Dots, v.Dot)
+			}
+			return r
+		}},
+		{"fields of metadata", 1 << 10, func(n int) Record {
+			s := Sibling{Kind: KindTombstone}
+			for i := range n {
+				s.Meta = append(s.Meta, Meta{Name: fmt.Sprintf("%04d", i)})
+			}
+			return one(s)
+		}},
+		{"bytes of a content type", 64 << 10, func(n int) Record {
+			return one(Sibling{Kind: KindValue, ContentType: strings.Repeat("x", n)})
+		}},
+		{"inline bytes", 4 << 10, func(n int) Record { return one(value(strings.Repeat("x", n), WriteID{})) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := DecodeRecord(encoded(tt.of(tt.most))); err != nil {
+				t.Errorf("%d: %v", tt.most, err)
+			}
+			if _, err := DecodeRecord(encoded(tt.of(tt.most + 1))); !errors.Is(err, wire.ErrTooLarge) {
+				t.Errorf("%d: %v, want %v", tt.most+1, err, wire.ErrTooLarge)
+			}
+		})
+	}
+}
+
+// smallest returns a record whose siblings and ids, as many as given, take as
+// few bytes as any can.
+func smallest(siblings, ids int) Record {
+	r := Record{}
+	for n := range max(siblings, ids) {
+		d := vclock.Dot{Actor: 1, Counter: uint64(n + 1)}
+		r.Clock = vclock.Clock{d}
+		if n < siblings {
+			r.Live = append(r.Live, Version{Dot: d, Value: Sibling{Kind: KindTombstone}})
+		}
+		if n < ids {
+			r.IDs = append(r.IDs, IssuedID{idOf(n + 1), []vclock.Dot{d}})
+		}
+	}
+	return r
+}
+
+// TestDecodeBelievesSmallCounts: a count is refused if less is left than so many
+// items take at least, and only then.
+func TestDecodeBelievesSmallCounts(t *testing.T) {
+	for name, r := range map[string]Record{"siblings": smallest(100, 0), "ids": smallest(0, 100)} {
+		if got, err := DecodeRecord(encoded(r)); err != nil || !sameRecord(got, r) {
+			t.Errorf("%s: came back as\n%+v, %v", name, got, err)
+		}
 	}
 }
 
