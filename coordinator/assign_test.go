@@ -384,7 +384,7 @@ func TestAssignReplacesOnlyWhatWasShown(t *testing.T) {
 				t.Fatalf("the floor %v is below %v", a.token.Floor, a.record.Clock)
 			}
 			replaces := in.supersedes(base.record)
-			if in.Overwrite { // all was written when the id was issued
+			if in.Overwrite || in.named() { // all was written when the id was issued
 				replaces = replaces.Merge(base.record.Clock)
 			}
 			for v := range dots {

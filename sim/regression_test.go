@@ -11,6 +11,7 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 	}{
 		{1795313776046340, "node/peer: a copy of a write that was handed on, refused and reported as not applied was applied"},
 		{1795314811027974, "coordinator: a clock that was ahead made all replicas forget the attempts of a write"},
+		{1795316272221356, "coordinator: a late attempt of a write under If-Match replaced a later delete"},
 		{9494, "coordinator: a late attempt of an overwrite replaced what was written since it was acknowledged"},
 		{18517, "coordinator: a late attempt of a write that asked for no value replaced a later delete"},
 		{4351, "coordinator: a request with under 4 ns left woke up for ever to look for stand-ins"},
