@@ -46,6 +46,8 @@ type assignment struct {
 	token  vclock.Token
 	// repeated says that an earlier attempt had already been given dot.
 	repeated bool
+	// reap is the reap number under which the record goes out.
+	reap uint64
 }
 
 // errUnseen asks for a search: the client has seen what this record has not.
@@ -55,11 +57,20 @@ type assignment struct {
 // and of a write of which one attempt is replaced, all are hidden.
 var errUnseen = errors.New("the context has seen more than this replica")
 
-// assign decides what the write makes of the record old. It is called inside
-// the one read-modify-write in which a dot is given; an error leaves the
+// assign decides what the write makes of what the slot holds. It is called
+// inside the one read-modify-write in which a dot is given; an error leaves the
 // record as it is, and is true as not_applied unless it says otherwise.
-func assign(in intent, old kv.Record, boot uint64, mint func() vclock.Actor, now time.Time) (assignment, error) {
-	base := old.Merge(in.known.merged)
+func assign(in intent, at Held, mint func() vclock.Actor, now time.Time) (assignment, error) {
+	if !at.Record.Covers(in.known.merged) && in.known.number() < at.Reap {
+		// What other owners told may have been reaped since.
+		return assignment{}, &StaleReapError{Number: at.Reap}
+	}
+	a, err := in.assign(at.Record.Merge(in.known.merged), at.Boot, mint, now)
+	a.reap = at.Reap
+	return a, err
+}
+
+func (in intent) assign(base kv.Record, boot uint64, mint func() vclock.Actor, now time.Time) (assignment, error) {
 	if dots := base.Attempts(in.WriteID); len(dots) > 0 && !in.WriteID.IsZero() {
 		return repeat(in, base, dots[0])
 	}

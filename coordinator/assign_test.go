@@ -20,6 +20,7 @@ var epoch = time.UnixMilli(1_700_000_000_000)
 
 // desk assigns writes to one record, as a replica does.
 type desk struct {
+	reap   uint64
 	record kv.Record
 	minted vclock.Actor
 	issued uint64
@@ -39,7 +40,7 @@ func (d *desk) id(at time.Time) kv.WriteID {
 func (d *desk) assign(in intent, at time.Time) (assignment, error) {
 	in.n = max(in.n, 3)
 	in.Key = key
-	a, err := assign(in, d.record, 1, d.mint, at)
+	a, err := assign(in, Held{Record: d.record, Boot: 1, Reap: d.reap}, d.mint, at)
 	if err == nil {
 		d.record = a.record
 	}

@@ -50,6 +50,9 @@ func (b *bare) Assign(req AssignRequest) error {
 	return nil
 }
 
+func (b *bare) Read(kv.Slot) (kv.Record, uint64, error)     { return b.record, 0, nil }
+func (b *bare) Raise(context.Context, uint16, uint64) error { return nil }
+
 func benchmark(b *testing.B, run func(ctx context.Context, c *Coordinator)) {
 	b.Helper()
 	members := []ring.Member{member(0), member(1), member(2), member(3), member(4)}

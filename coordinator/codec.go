@@ -28,7 +28,7 @@ const (
 // Append appends the encoding of r.
 func (r FetchRequest) Append(dst []byte) []byte {
 	dst = append(appendHead(dst, r.Fence, r.Key), byte(r.N))
-	return wire.AppendBool(dst, r.StandIn)
+	return binary.AppendUvarint(wire.AppendBool(dst, r.StandIn), r.Reap)
 }
 
 // DecodeFetchRequest reads what [FetchRequest.Append] writes.
@@ -37,7 +37,7 @@ func DecodeFetchRequest(b []byte) (FetchRequest, error) {
 	var r FetchRequest
 	r.Fence, r.Key = readHead(rd)
 	r.N = readN(rd)
-	r.StandIn = rd.Bool()
+	r.StandIn, r.Reap = rd.Bool(), rd.Uvarint()
 	return r, closeMessage(rd, "fetch request")
 }
 

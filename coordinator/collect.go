@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -26,6 +27,8 @@ type collection struct {
 	tally   *Tally
 	merged  kv.Record
 	replies []reply // those that came, in order of arrival
+	asked   uint64  // the reap number that all were to learn before they answered
+	highest uint64  // of the reap numbers that owners in good standing know
 }
 
 // query is how a read gathers.
@@ -35,6 +38,7 @@ type query struct {
 	sloppy bool
 	hedge  Hedge
 	floor  vclock.Clock // worth waiting for more than need answers
+	reap   uint64       // the reap number that all must know who answer
 }
 
 // gathering is the driver of one read: it asks as many replicas as are needed,
@@ -46,7 +50,7 @@ type gathering struct {
 
 	ctx      context.Context
 	inbox    chan reply
-	asked    int
+	sent     int
 	order    []kv.NodeID // owners still to be asked
 	standIns []kv.NodeID // nodes still to be asked in place of owners
 	waiting  []reply     // of stand-ins, not counted yet
@@ -62,7 +66,7 @@ func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection,
 	defer cancel(errAnswered)
 	g := &gathering{
 		Coordinator: c, query: q, ctx: ctx, order: c.readOrder(p, q.need),
-		collection: collection{plan: p, tally: NewTally(q.need, p.groups)},
+		collection: collection{plan: p, tally: NewTally(q.need, p.groups), asked: q.reap},
 	}
 	if q.sloppy {
 		g.standIns = p.standIns()
@@ -200,18 +204,18 @@ func (g *gathering) hedgeNow() {
 // rescue gives up waiting for those asked alone: it brings in all other owners,
 // and stand-ins for the silent ones.
 func (g *gathering) rescue() {
-	before := g.asked
+	before := g.sent
 	g.askAll()
 	for _, id := range g.tally.Owners() {
 		if !g.tally.Answered(id) {
 			g.askStandIn(id)
 		}
 	}
-	g.stats.rescues.Add(uint64(g.asked - before))
+	g.stats.rescues.Add(uint64(g.sent - before))
 }
 
 // allHeard reports whether nobody is left to be asked or to answer.
-func (g *gathering) allHeard() bool { return len(g.order) == 0 && g.asked == len(g.replies) }
+func (g *gathering) allHeard() bool { return len(g.order) == 0 && g.sent == len(g.replies) }
 
 // take counts an answer, or asks the next after an error.
 func (g *gathering) take(r reply) error {
@@ -223,10 +227,10 @@ func (g *gathering) take(r reply) error {
 		g.lack(r.owner, r.err)
 		return nil
 	}
-	if !g.merged.Covers(r.Record) {
-		g.merged = g.merged.Merge(r.Record)
-	}
+	g.merge(r)
 	switch {
+	case r.Reap < g.asked:
+		g.lack(r.owner, errNotLearnt)
 	case r.from != r.owner:
 		g.takeStandIn(r)
 	case r.Standing:
@@ -236,6 +240,28 @@ func (g *gathering) take(r reply) error {
 		g.lack(r.owner, errNotStanding)
 	}
 	return nil
+}
+
+// merge takes an answer into what is known. One that is in good standing was
+// there when rounds of reaping were confirmed, so that nothing of what it tells
+// was reaped, even if it has not heard of the last. One that is not may be of a
+// disk that was set back, and bring back deletes.
+func (g *gathering) merge(r reply) {
+	if r.Standing && r.Reap > g.highest {
+		g.highest = r.Reap
+		g.merged = kv.Record{}
+		for _, earlier := range g.replies {
+			g.add(earlier)
+		}
+		return
+	}
+	g.add(r)
+}
+
+func (g *gathering) add(r reply) {
+	if g.merges(r) && !g.merged.Covers(r.Record) {
+		g.merged = g.merged.Merge(r.Record)
+	}
 }
 
 // takeStandIn takes the answer of a stand-in. That it holds nothing does not
@@ -269,6 +295,7 @@ func (g *gathering) lack(owner kv.NodeID, reason error) {
 var (
 	errTakenDown   = errors.New("taken down by the operator")
 	errNotStanding = errors.New("not in good standing: it is still catching up")
+	errNotLearnt   = errors.New("it has not learnt of the last round of reaping")
 )
 
 // askNext asks the next owner in the order, if one is left.
@@ -299,11 +326,13 @@ func (g *gathering) askStandIn(owner kv.NodeID) {
 }
 
 func (g *gathering) ask(id, owner kv.NodeID) {
-	g.asked++
+	g.sent++
 	ok := g.spawn(func() {
 		begun := time.Now()
 		got, err := send(g.plan, func(f Fence) (FetchReply, error) {
-			return g.Replicas.Fetch(g.ctx, id, FetchRequest{Fence: f, Key: g.key, N: g.plan.n, StandIn: id != owner})
+			return g.Replicas.Fetch(g.ctx, id, FetchRequest{
+				Fence: f, Key: g.key, N: g.plan.n, StandIn: id != owner, Reap: g.query.reap,
+			})
 		})
 		took := time.Since(begun)
 		if err != nil && g.ctx.Err() == nil {
@@ -332,6 +361,23 @@ func unreachedCode(ctx context.Context) kv.Code {
 		return kv.CodeTimeout
 	}
 	return kv.CodeQuorumUnreached
+}
+
+// merges reports whether an answer may be part of the merge.
+func (col collection) merges(r reply) bool {
+	return r.err == nil && r.Reap >= col.asked && (r.Standing || r.Reap >= col.highest)
+}
+
+// number is the reap number under which the merge may be stored: the lowest of
+// those under which its parts were read.
+func (col collection) number() uint64 {
+	lowest := uint64(math.MaxUint64)
+	for _, r := range col.replies {
+		if col.merges(r) && !r.Record.Absent() {
+			lowest = min(lowest, r.Reap)
+		}
+	}
+	return lowest
 }
 
 // behind lists the owners whose answers lack what others hold.

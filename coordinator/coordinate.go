@@ -46,35 +46,69 @@ func (c *Coordinator) assignIf(ctx context.Context, pl plan, in intent) (assignm
 		if !errors.Is(err, errUnseen) {
 			return a, commit, err
 		}
-		in.known, in.searched = c.search(ctx, pl, q), true
-		return c.assignLocally(ctx, pl, in)
+		return c.assignKnowing(ctx, pl, in, q, c.search)
 	}
-	var err error
-	if in.known, err = c.collect(ctx, pl, q); err != nil {
-		return assignment{}, nil, unapplied(err)
-	}
-	in.searched = true
-	a, commit, err := c.assignLocally(ctx, pl, in)
+	a, commit, err := c.assignKnowing(ctx, pl, in, q, c.collect)
 	if e, ok := errors.AsType[*kv.Error](err); !ok || e.Code != kv.CodePrecondition || e.Outcome != kv.Unknown || in.Sloppy {
 		return a, commit, err
 	}
 	// Only all owners together can say that no earlier attempt was applied, and
 	// with it that this one was not.
-	q.need = pl.n
-	if in.known = c.search(ctx, pl, q); !in.known.tally.Reached() {
+	q.need, in.complete = pl.n, true
+	b, committed, again := c.assignKnowing(ctx, pl, in, q, c.askEach)
+	if errors.Is(again, errUnheard) {
 		return a, commit, err
 	}
-	in.complete = true
-	return c.assignLocally(ctx, pl, in)
+	return b, committed, again
+}
+
+// maxReapRounds bounds how often one request reads again because of rounds of
+// reaping: between two rounds of a partition lie minutes.
+const maxReapRounds = 3
+
+// assignKnowing gives the write its dot with what look finds merged in. What
+// was found before a round of reaping that this node has confirmed must not
+// come back: it is then looked for again, by nodes that learn of the round first.
+func (c *Coordinator) assignKnowing(
+	ctx context.Context, pl plan, in intent, q query, look func(context.Context, plan, query) (collection, error),
+) (assignment, *commitment, error) {
+	in.searched = true
+	for range maxReapRounds {
+		var err error
+		if in.known, err = look(ctx, pl, q); err != nil {
+			return assignment{}, nil, unapplied(err)
+		}
+		a, commit, err := c.assignLocally(ctx, pl, in)
+		stale, ok := errors.AsType[*StaleReapError](err)
+		if !ok {
+			return a, commit, err
+		}
+		q.reap = stale.Number
+	}
+	return assignment{}, nil, &kv.Error{
+		Code: kv.CodeNotReady, Outcome: kv.NotApplied, RetryAfter: time.Second,
+		Message: "the owners are forgetting deleted keys at this very moment: try again",
+	}
 }
 
 // search is a read that takes what it can get in good time.
-func (c *Coordinator) search(ctx context.Context, pl plan, q query) collection {
+func (c *Coordinator) search(ctx context.Context, pl plan, q query) (collection, error) {
 	ctx, cancel := context.WithTimeout(ctx, late(ctx))
 	defer cancel()
 	q.hedge = HedgeAll
 	known, _ := c.collect(ctx, pl, q)
-	return known
+	return known, nil
+}
+
+var errUnheard = errors.New("not all were heard")
+
+// askEach is a search that must hear as many as it needs.
+func (c *Coordinator) askEach(ctx context.Context, pl plan, q query) (collection, error) {
+	known, err := c.search(ctx, pl, q)
+	if err == nil && !known.tally.Reached() {
+		err = errUnheard
+	}
+	return known, err
 }
 
 // unapplied marks the errors of the read that judges a condition: it precedes
@@ -233,7 +267,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 			if ctx.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
 				return kv.Record{}, nil, errWithdrawn
 			}
-			a, err := assign(in, old.Record, old.Boot, c.mint, c.Now())
+			a, err := assign(in, old, c.mint, c.Now())
 			if err != nil {
 				return kv.Record{}, nil, err
 			}

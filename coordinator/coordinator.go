@@ -25,12 +25,14 @@ const (
 	MaxTimeout = time.Minute
 )
 
-// Config says what a [Coordinator] works with. All fields are needed.
+// Config says what a [Coordinator] works with. All fields are needed, but for
+// Repairs: without, replicas that are behind stay so.
 type Config struct {
 	Self     kv.NodeID
 	Cluster  Cluster
 	Replicas Replicas
 	Local    Local
+	Repairs  Repairs
 	Defaults Defaults
 	Now      func() time.Time
 	Random   func() uint64
@@ -56,6 +58,9 @@ type Coordinator struct {
 // New returns a coordinator. Close it to end what it still sends.
 func New(cfg Config) *Coordinator {
 	base, stop := context.WithCancel(context.Background())
+	if cfg.Repairs == nil {
+		cfg.Repairs = noRepairs{}
+	}
 	return &Coordinator{Config: cfg, latencies: newLatencies(), hedges: newBudget(), base: base, stop: stop}
 }
 

@@ -42,8 +42,10 @@ type node struct {
 	boot  uint64
 	slots map[kv.Slot]kv.Record
 	blobs map[blobAt][]byte
+	reap  map[uint16]uint64 // reap numbers, by partition
 	fault trouble
 	got   map[string]int // messages that arrived, by kind
+	told  []string       // of replicas that are behind
 }
 
 type blobAt struct {
@@ -106,10 +108,10 @@ func newWorld(t *testing.T, size int, seed uint64) *world {
 func (w *world) add(id kv.NodeID, view ring.View) *node {
 	n := &node{
 		world: w, id: id, view: view, boot: w.draw(),
-		slots: make(map[kv.Slot]kv.Record), blobs: make(map[blobAt][]byte), got: make(map[string]int),
+		slots: make(map[kv.Slot]kv.Record), blobs: make(map[blobAt][]byte), reap: make(map[uint16]uint64), got: make(map[string]int),
 	}
 	n.Coordinator = New(Config{
-		Self: id, Cluster: n, Replicas: n, Local: n, Now: w.now, Random: w.draw, Log: zap.NewNop(),
+		Self: id, Cluster: n, Replicas: n, Local: n, Repairs: n, Now: w.now, Random: w.draw, Log: zap.NewNop(),
 		Defaults: Defaults{N: 3, Timeout: 2 * time.Second},
 	})
 	w.mu.Lock()
@@ -313,9 +315,45 @@ func (n *node) Assign(req AssignRequest) error {
 		if n.view.Digest() != req.Fence {
 			return kv.Record{}, nil, &StaleViewError{View: n.view}
 		}
-		return req.Decide(Held{Record: old, Boot: boot})
+		return req.Decide(Held{Record: old, Boot: boot, Reap: n.reap[req.Slot.Partition]})
 	}, req.Done)
 	return nil
+}
+
+func (n *node) Read(slot kv.Slot) (kv.Record, uint64, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.slots[slot], n.reap[slot.Partition], nil
+}
+
+func (n *node) Raise(_ context.Context, partition uint16, to uint64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.reap[partition] = max(n.reap[partition], to)
+	return nil
+}
+
+func (n *node) Missed(target kv.NodeID, partition uint16, key kv.Key) {
+	n.hears(fmt.Sprintf("n%d missed %v of %d", target, key, partition))
+}
+
+func (n *node) Behind(key kv.Key, width int) { n.hears(fmt.Sprintf("%v differs of %d", key, width)) }
+
+func (n *node) hears(what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.told = append(n.told, what)
+}
+
+// heard is what the coordinator has said of replicas that are behind, sorted,
+// since it was asked last.
+func (n *node) heard() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	told := n.told
+	n.told = nil
+	slices.Sort(told)
+	return told
 }
 
 // update is the one read-modify-write of the node's store: apply is called
@@ -482,11 +520,16 @@ func (n *node) fetch(req FetchRequest) (FetchReply, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var merged kv.Record
-	for _, slot := range n.slotsOf(req.Key, req.StandIn) {
+	slots := n.slotsOf(req.Key, req.StandIn)
+	partition := slots[0].Partition
+	if !n.fault.recovering {
+		n.reap[partition] = max(n.reap[partition], req.Reap)
+	}
+	for _, slot := range slots {
 		merged = merged.Merge(n.slots[slot])
 	}
 	merged.Mine = kv.Mine{}
-	return FetchReply{Record: merged, Standing: !n.fault.recovering}, nil
+	return FetchReply{Record: merged, Standing: !n.fault.recovering, Reap: n.reap[partition]}, nil
 }
 
 func (n *node) slotsOf(key kv.Key, standIn bool) []kv.Slot {
@@ -543,6 +586,9 @@ func (n *node) store(ctx context.Context, req StoreRequest) error {
 	n.update(n.slot(req.Key, req.Target), func(old kv.Record, _ uint64) (kv.Record, []kv.Blob, error) {
 		if n.view.Digest() != req.Fence.Digest {
 			return kv.Record{}, nil, &StaleViewError{View: n.view}
+		}
+		if known := n.reap[n.slotsOf(req.Key, false)[0].Partition]; req.Reap < known {
+			return kv.Record{}, nil, &StaleReapError{Number: known}
 		}
 		next := old.Merge(incoming)
 		missing := new(MissingBlobsError)

@@ -41,15 +41,28 @@ func asRead(err error) error {
 }
 
 func (c *Coordinator) get(ctx context.Context, p plan, g Get) (Got, error) {
-	q := query{key: g.Key, need: g.R.Of(g.N), sloppy: g.Sloppy, hedge: g.Hedge, floor: g.Floor}
-	for pause := 2 * time.Millisecond; ; pause *= 2 {
-		col, err := c.collect(ctx, p, q)
-		if err != nil {
-			return Got{}, err
+	q := query{key: g.Key, need: g.needs(), sloppy: g.Sloppy, hedge: g.Hedge, floor: g.Floor}
+	look, differed := c.collect, false
+	defer func() {
+		if differed {
+			c.Repairs.Behind(g.Key, p.n)
 		}
+	}()
+	for pause := 2 * time.Millisecond; ; pause *= 2 {
+		col, err := look(ctx, p, q)
+		if err != nil {
+			return Got{}, g.explained(err)
+		}
+		differed = differed || len(col.behind()) > 0
 		got, err := c.answer(ctx, g, col)
 		if !errors.Is(err, errAgain) || c.pause(ctx, pause) != nil {
 			return got, err
+		}
+		if g.Monotonic {
+			look = c.askWidely
+		}
+		if stale, ok := errors.AsType[*StaleReapError](err); ok {
+			q.reap = stale.Number
 		}
 	}
 }
@@ -73,6 +86,11 @@ func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
 func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, error) {
 	if !col.merged.Clock.Dominates(g.Floor) {
 		return Got{}, errors.Join(errAgain, stale(col))
+	}
+	if g.Monotonic {
+		if err := c.anchor(ctx, g.Key, col, g.needs()); err != nil {
+			return Got{}, err
+		}
 	}
 	values, deleted := col.merged.Visible(c.Now())
 	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock.Merge(g.Floor)}}

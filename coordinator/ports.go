@@ -36,6 +36,11 @@ type Local interface {
 	// returned is committed as durably as asked, or with the reason that it is
 	// not. An error returned by Assign itself means that decide did not run.
 	Assign(req AssignRequest) error
+	// Read returns what the slot holds, and the reap number of its partition
+	// as it was before.
+	Read(slot kv.Slot) (kv.Record, uint64, error)
+	// Raise makes to the partition's reap number, durably, if it is lower.
+	Raise(ctx context.Context, partition uint16, to uint64) error
 }
 
 // AssignRequest is what [Local.Assign] is asked.
@@ -57,6 +62,23 @@ type Held struct {
 	// not be sent under another.
 	Reap uint64
 }
+
+// Repairs hears of replicas that lack what they should hold. Its methods are
+// called by many goroutines and return at once, whatever becomes of the hint:
+// no request fails or waits because of them.
+type Repairs interface {
+	// Missed says that the owner target has not confirmed a write of the key,
+	// which this node has committed before, if it could.
+	Missed(target kv.NodeID, partition uint16, key kv.Key)
+	// Behind says that a read of n owners was given answers that differ.
+	Behind(key kv.Key, n int)
+}
+
+// noRepairs is where nothing is repaired.
+type noRepairs struct{}
+
+func (noRepairs) Missed(kv.NodeID, uint16, kv.Key) {}
+func (noRepairs) Behind(kv.Key, int)               {}
 
 // Cluster tells the coordinator who owns what and who seems alive.
 type Cluster interface {
@@ -128,6 +150,9 @@ type FetchRequest struct {
 	N int
 	// StandIn asks also for what the node holds as hints for other owners.
 	StandIn bool
+	// Reap is a reap number of the key's partition that the replica must learn
+	// before it reads the record; zero where the asker needs none.
+	Reap uint64
 }
 
 // FetchReply is what a replica holds of a key, without external values.

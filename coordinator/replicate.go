@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
@@ -25,6 +26,25 @@ type spreading struct {
 	inbox    chan stored
 	standIns []kv.NodeID
 	open     int
+	reported missing
+}
+
+// missing are the owners that were reported to lack the write, each once. It is
+// safe for concurrent use.
+type missing struct {
+	mu     sync.Mutex
+	owners []kv.NodeID
+}
+
+// add reports whether owner is new.
+func (m *missing) add(owner kv.NodeID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if slices.Contains(m.owners, owner) {
+		return false
+	}
+	m.owners = append(m.owners, owner)
+	return true
 }
 
 // stored is what became of one copy.
@@ -46,17 +66,25 @@ func (s *spreading) run(ctx context.Context, pl plan) (PutDone, error) {
 		case !ok:
 			return PutDone{}, err
 		}
-		if err := s.learn(stale); err != nil {
-			return PutDone{}, s.failed(kv.CodeInternal, brief(err))
-		}
-		if pl, err = newPlan(s.Cluster.View(), s.put.Key, s.put.N); err == nil {
-			err = pl.check("w", s.put.W.Of(s.put.N))
-		}
-		if err != nil {
+		if pl, err = s.replan(stale); err != nil {
+			s.missedByAll()
 			return PutDone{}, s.failed(kv.CodeInternal, brief(err))
 		}
 	}
+	s.missedByAll()
 	return PutDone{}, s.failed(kv.CodeNotReady, "the nodes do not agree on the cluster's layouts")
+}
+
+// replan is the plan under the view of a replica that knows more.
+func (s *spreading) replan(stale *StaleViewError) (plan, error) {
+	if err := s.learn(stale); err != nil {
+		return plan{}, err
+	}
+	pl, err := newPlan(s.Cluster.View(), s.put.Key, s.put.N)
+	if err == nil {
+		err = pl.check("w", s.put.W.Of(s.put.N))
+	}
+	return pl, err
 }
 
 // done is the answer to the write. A tag stands for values that the client
@@ -79,18 +107,26 @@ func (s *spreading) round(ctx context.Context, pl plan) error {
 	if s.put.Sloppy {
 		s.standIns = slices.DeleteFunc(pl.standIns(), func(id kv.NodeID) bool { return id == s.Self })
 	}
-	targets := pl.owners(max(pl.n, int(s.record.NMax)))
+	targets := s.targets(pl)
 	s.inbox, s.open = make(chan stored, len(targets)+len(s.standIns)), 0
 	for _, id := range targets {
 		switch {
-		case id == s.Self || id == s.standInFor:
 		case pl.down(id):
 			s.no(ctx, id, errTakenDown)
+			s.missed(id)
 		default:
 			s.send(ctx, id, id)
 		}
 	}
 	return s.wait(ctx)
+}
+
+// targets are the owners that the record is sent to: not this node, which has
+// it, nor the owner for which it has it.
+func (s *spreading) targets(pl plan) []kv.NodeID {
+	return slices.DeleteFunc(pl.owners(max(pl.n, int(s.record.NMax))), func(id kv.NodeID) bool {
+		return id == s.Self || id == s.standInFor
+	})
 }
 
 func (s *spreading) wait(ctx context.Context) error {
@@ -181,7 +217,7 @@ func (s *spreading) bringStandIn(ctx context.Context, owner kv.NodeID) {
 }
 
 func (s *spreading) send(ctx context.Context, to, owner kv.NodeID) {
-	req := StoreRequest{Key: s.put.Key, Durability: s.put.Durability, Record: s.encoded, Blobs: s.ownBlob()}
+	req := StoreRequest{Key: s.put.Key, Durability: s.put.Durability, Reap: s.reap, Record: s.encoded, Blobs: s.ownBlob()}
 	if to != owner {
 		req.Target = owner
 	}
@@ -191,10 +227,40 @@ func (s *spreading) send(ctx context.Context, to, owner kv.NodeID) {
 	ok := s.spawn(func() { //nolint:contextcheck // what the answer no longer needs, the owner still does
 		ctx, cancel := context.WithDeadline(s.base, deadline)
 		defer cancel()
-		inbox <- stored{to: to, owner: owner, err: s.store(ctx, pl, to, req)}
+		err := s.store(ctx, pl, to, req)
+		inbox <- stored{to: to, owner: owner, err: err}
+		// After a newer view the record is sent again.
+		if err != nil && to == owner && pl.newer(err) == nil {
+			s.report(owner)
+		}
 	})
 	if !ok {
 		inbox <- stored{to: to, owner: owner, err: errClosed}
+	}
+}
+
+// missed has it reported that owner lacks the write.
+func (s *spreading) missed(owner kv.NodeID) { s.spawn(func() { s.report(owner) }) }
+
+// missedByAll is missed for all owners that have not confirmed the write, where
+// the last round did not go through to all.
+func (s *spreading) missedByAll() {
+	for _, id := range s.targets(s.pl) {
+		if v, ok := s.tally.vote(id); !ok || !v.yes || v.by != 0 {
+			s.missed(id)
+		}
+	}
+}
+
+// report says, once, that owner lacks the write. Before, it waits for this
+// node's own commit: whoever asks for the record afterwards gets the write.
+func (s *spreading) report(owner kv.NodeID) {
+	select {
+	case <-s.commit.done:
+	case <-s.base.Done():
+	}
+	if s.reported.add(owner) {
+		s.Repairs.Missed(owner, uint16(s.pl.partition), s.put.Key)
 	}
 }
 
@@ -211,13 +277,32 @@ func (s *spreading) ownBlob() []kv.Blob {
 	return b
 }
 
-// store sends the record, and again with the values that the replica turns out
-// to lack.
+// store sends the record, and while the replica knows of later rounds of
+// reaping than it was made under, again as it is after these.
 func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreRequest) error {
+	record := s.record
+	for tries := 1; ; tries++ {
+		err := s.give(ctx, pl, to, req, func(d vclock.Dot) ([]byte, error) { return s.value(ctx, pl, record, d) })
+		stale, ok := errors.AsType[*StaleReapError](err)
+		if !ok || tries == maxReapRounds {
+			return err
+		}
+		if record, req.Reap, err = s.readAgain(ctx, pl, stale.Number); err != nil {
+			return err
+		}
+		req.Record = kv.AppendRecord(nil, record)
+	}
+}
+
+// give sends a record, and again with the values that the replica turns out to
+// lack.
+func (c *Coordinator) give(
+	ctx context.Context, pl plan, to kv.NodeID, req StoreRequest, value func(vclock.Dot) ([]byte, error),
+) error {
 	attempt := func() error {
 		_, err := send(pl, func(f Fence) (struct{}, error) {
 			req.Fence = f
-			return struct{}{}, s.Replicas.Store(ctx, to, req)
+			return struct{}{}, c.Replicas.Store(ctx, to, req)
 		})
 		return err
 	}
@@ -226,23 +311,55 @@ func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreR
 	if !ok {
 		return err
 	}
+	blobs := slices.Clone(req.Blobs)
 	for _, d := range missing.Dots {
-		data, err := s.value(ctx, pl, d)
+		data, err := value(d)
 		if err != nil {
 			return fmt.Errorf("read a value that the replica lacks: %w", err)
 		}
-		req.Blobs = append(req.Blobs, kv.Blob{Dot: d, Data: data})
+		blobs = append(blobs, kv.Blob{Dot: d, Data: data})
 	}
+	req.Blobs = blobs
 	return attempt()
 }
 
-// value is the external value under d, which this node has once its commit is
-// done.
-func (s *spreading) value(ctx context.Context, pl plan, d vclock.Dot) ([]byte, error) {
+// readAgain is the record as this node holds it once it knows of the round of
+// reaping with that number: what it holds then was not reaped in it, since a
+// round ends only if every member has confirmed it, and with that learnt its
+// number.
+func (s *spreading) readAgain(ctx context.Context, pl plan, number uint64) (kv.Record, uint64, error) {
+	if err := s.committed(ctx); err != nil {
+		return kv.Record{}, 0, err
+	}
+	if err := s.Local.Raise(ctx, uint16(pl.partition), number); err != nil {
+		return kv.Record{}, 0, fmt.Errorf("learn of a round of reaping: %w", err)
+	}
+	record, reap, err := s.Local.Read(kv.Slot{Target: s.standInFor, Partition: uint16(pl.partition), Key: s.put.Key})
+	if err == nil && !record.Clock.Covers(s.dot) {
+		err = errGone
+	}
+	return record, reap, err
+}
+
+var errGone = errors.New("the write is no longer found where it was given its dot")
+
+// committed waits for this node's own commit.
+func (s *spreading) committed(ctx context.Context) error {
+	select {
+	case <-s.commit.done:
+		return s.commit.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// value is the external value that record holds under d, which this node has
+// once its commit is done.
+func (s *spreading) value(ctx context.Context, pl plan, record kv.Record, d vclock.Dot) ([]byte, error) {
 	if d == s.dot {
 		return s.put.Value, nil
 	}
-	i := slices.IndexFunc(s.record.Live, func(v kv.Version) bool { return v.Dot == d })
+	i := slices.IndexFunc(record.Live, func(v kv.Version) bool { return v.Dot == d })
 	if i < 0 {
 		return nil, fmt.Errorf("no value is known under %v", d)
 	}
@@ -251,7 +368,7 @@ func (s *spreading) value(ctx context.Context, pl plan, d vclock.Dot) ([]byte, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	v := s.record.Live[i].Value
+	v := record.Live[i].Value
 	return s.Replicas.Value(ctx, s.Self, ValueRequest{
 		Fence: Fence{Digest: pl.view.Digest()}, Key: s.put.Key, StandIn: s.standInFor != 0,
 		Dot: d, Length: v.Length, Checksum: v.Checksum,

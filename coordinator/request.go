@@ -130,6 +130,9 @@ type Get struct {
 	Key kv.Key
 	// Floor is what the answer must reflect: the floor of the client's token.
 	Floor vclock.Clock
+	// Monotonic holds the answer back until so many owners hold it that every
+	// later read of as many answers reflects it.
+	Monotonic bool
 	// NoValues leaves external values unread, for a HEAD.
 	NoValues bool
 }

@@ -200,21 +200,27 @@ func TestNodeWithoutALayout(t *testing.T) {
 	})
 }
 
+// takeDown lets all nodes know a layout in which some are taken down.
+func (w *world) takeDown(nodes ...*node) {
+	w.t.Helper()
+	prev := w.nodes[0].View().Active()[0]
+	members := slices.Clone(prev.Members())
+	for i, m := range members {
+		if slices.Contains(nodes, w.node(m.ID)) {
+			members[i].State = ring.StateDown
+		}
+	}
+	v := viewOf(w.t, layoutOf(w.t, 2, prev, members...))
+	for _, n := range w.nodes {
+		n.view = v
+	}
+}
+
 // A node that the operator took down is not tried.
 func TestNodeTakenDown(t *testing.T) {
 	lives(t, 5, func(w *world) {
 		owners := w.owners(key)
-		prev := owners[0].View().Active()[0]
-		members := slices.Clone(prev.Members())
-		for i, m := range members {
-			if m.ID == owners[1].id || m.ID == owners[3].id {
-				members[i].State = ring.StateDown
-			}
-		}
-		v := viewOf(t, layoutOf(t, 2, prev, members...))
-		for _, n := range w.nodes {
-			n.view = v
-		}
+		w.takeDown(owners[1], owners[3])
 		done := owners[4].put(text("v"))
 		w.same("acked", done.Acked, names3(owners[0], owners[2]))
 		e := owners[0].refuse(text("w").with(Options{W: All}))
