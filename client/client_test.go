@@ -97,7 +97,7 @@ func TestHead(t *testing.T) {
 }
 
 func TestQueries(t *testing.T) {
-	read := Read{N: 5, R: "2", Sloppy: true, Timeout: 1500 * ms, Hedge: "off", Context: "c"}
+	read := Read{N: 5, R: "2", Sloppy: true, Timeout: 1500 * ms, Hedge: "off", Monotonic: true, Context: "c"}
 	write := Write{N: 5, W: "all", Sloppy: true, Timeout: 1500 * ms, Durability: Async, Overwrite: true, TTL: time.Minute, IfNoneMatch: "*"}
 	c, tr := scripted(t, step{status: 200}, step{status: 204}, step{status: 204}, step{status: 200})
 	if _, err := c.Get(t.Context(), key, read); err != nil {
@@ -113,7 +113,7 @@ func TestQueries(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"hedge=off&n=5&r=2&sloppy=true&timeout=1.5s",
+		"hedge=off&monotonic=true&n=5&r=2&sloppy=true&timeout=1.5s",
 		"n=5&overwrite=true&sloppy=true&sync=false&timeout=1.5s&ttl=1m0s&w=all",
 		"sync=true",
 		"",

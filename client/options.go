@@ -22,6 +22,10 @@ type Read struct {
 	// Hedge says when more replicas are asked than are needed: "auto", "off" or
 	// "all".
 	Hedge string
+	// Monotonic holds the answer back until so many owners hold it that every
+	// later read with the same R reflects it. It waits for the fewest owners with
+	// R "quorum".
+	Monotonic bool
 	// Context is what the answer must reflect at least, from an earlier answer
 	// for this key.
 	Context string
@@ -94,6 +98,7 @@ func (r Read) query() url.Values {
 	q.common(r.N, r.Sloppy, r.Timeout)
 	q.set("r", r.R, r.R != "")
 	q.set("hedge", r.Hedge, r.Hedge != "")
+	q.set("monotonic", "true", r.Monotonic)
 	return url.Values(q)
 }
 

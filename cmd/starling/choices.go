@@ -20,7 +20,8 @@ type choices struct {
 type readChoices struct {
 	choices
 
-	Hedge string `placeholder:"WHEN" help:"Ask more replicas than needed: auto, off or all."`
+	Hedge     string `placeholder:"WHEN" help:"Ask more replicas than needed: auto, off or all."`
+	Monotonic bool   `help:"Wait until enough replicas hold the answer that no later read of as many returns less."`
 }
 
 // writeChoices are those of a write.
@@ -33,7 +34,7 @@ type writeChoices struct {
 }
 
 func (c readChoices) read() client.Read {
-	return client.Read{N: c.N, R: c.R, Sloppy: c.Sloppy, Timeout: c.Timeout, Hedge: c.Hedge, Context: c.Context}
+	return client.Read{N: c.N, R: c.R, Sloppy: c.Sloppy, Timeout: c.Timeout, Hedge: c.Hedge, Monotonic: c.Monotonic, Context: c.Context}
 }
 
 func (c writeChoices) write() (client.Write, error) {

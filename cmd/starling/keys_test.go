@@ -94,8 +94,8 @@ func TestChoicesReachTheCluster(t *testing.T) {
 	if f.keys["/b/k"].values[0].contentType != "application/json" {
 		t.Errorf("content type %q", f.keys["/b/k"].values[0].contentType)
 	}
-	starling(t, "", "get", "b/k", "--hedge=all", "--r=one")
-	if got := f.query(http.MethodGet).Encode(); got != "hedge=all&r=one" {
+	starling(t, "", "get", "b/k", "--hedge=all", "--monotonic", "--r=one")
+	if got := f.query(http.MethodGet).Encode(); got != "hedge=all&monotonic=true&r=one" {
 		t.Errorf("query of the get: %s", got)
 	}
 }

@@ -26,8 +26,8 @@ func TestGetTranslates(t *testing.T) {
 		{"plain", "GET", "/kv/b/k", nil, coordinator.Get{Key: key}},
 		{"head", "HEAD", "/kv/b/k", nil, coordinator.Get{Key: key, NoValues: true}},
 		{
-			"all parameters", "GET", "/kv/b/k?n=5&r=all&w=2&sloppy=true&timeout=2s&sync=true&hedge=all", nil,
-			coordinator.Get{Key: key, Options: coordinator.Options{
+			"all parameters", "GET", "/kv/b/k?n=5&r=all&w=2&sloppy=true&timeout=2s&sync=true&hedge=all&monotonic=true", nil,
+			coordinator.Get{Key: key, Monotonic: true, Options: coordinator.Options{
 				N: 5, R: coordinator.All, W: coordinator.Exactly(2), Sloppy: true, Timeout: 2 * time.Second,
 				Durability: coordinator.DurabilitySync, Hedge: coordinator.HedgeAll,
 			}},

@@ -74,14 +74,14 @@ func listParams[T any](known []param[T]) string {
 type keyParams struct {
 	coordinator.Options
 
-	overwrite bool
-	ttl       time.Duration
+	overwrite, monotonic bool
+	ttl                  time.Duration
 }
 
-// readParams are known to every request on a key, writeParams to those that
-// change it.
+// commonParams are known to every request on a key, readParams to those that
+// read it, and writeParams to those that change it.
 var (
-	readParams = []param[keyParams]{
+	commonParams = []param[keyParams]{
 		{"n", func(p *keyParams, v string) (err error) { p.N, err = parseN(v); return err }},
 		{"r", func(p *keyParams, v string) (err error) { p.R, err = coordinator.ParseCount(v); return err }},
 		{"w", func(p *keyParams, v string) (err error) { p.W, err = coordinator.ParseCount(v); return err }},
@@ -90,7 +90,10 @@ var (
 		{"sync", func(p *keyParams, v string) (err error) { p.Durability, err = parseSync(v); return err }},
 		{"hedge", func(p *keyParams, v string) (err error) { p.Hedge, err = coordinator.ParseHedge(v); return err }},
 	}
-	writeParams = append(slices.Clip(readParams), param[keyParams]{
+	readParams = append(slices.Clip(commonParams), param[keyParams]{
+		"monotonic", func(p *keyParams, v string) (err error) { p.monotonic, err = parseBool(v); return err },
+	})
+	writeParams = append(slices.Clip(commonParams), param[keyParams]{
 		"overwrite", func(p *keyParams, v string) (err error) { p.overwrite, err = parseBool(v); return err },
 	}, param[keyParams]{
 		"ttl", func(p *keyParams, v string) (err error) { p.ttl, err = parseTTL(v); return err },

@@ -47,6 +47,7 @@ func TestKeyParamsRefuses(t *testing.T) {
 	for _, c := range []struct{ query, message string }{
 		{"x=1", `unknown parameter "x": known here are n, r, w, sloppy, timeout, sync, hedge, overwrite`},
 		{"N=3", `unknown parameter "N"`},
+		{"monotonic=true", `unknown parameter "monotonic"`},
 		{"&", `unknown parameter ""`},
 		{"n=3&", ""},
 		{"n=3&n=3", "parameter n is given twice"},
