@@ -267,6 +267,7 @@ func TestDecodeLimits(t *testing.T) {
 		of   func(n int) Record
 	}{
 		{"siblings", 1 << 16, func(n int) Record { return smallest(n, 0) }},
+		{"write ids", 128, func(n int) Record { return smallest(0, n) }},
 		{"attempts at a write", 1 << 10, func(n int) Record {
 			r := smallest(n, 0)
 			r.IDs = []IssuedID{{ID: idOf(1)}}

@@ -122,6 +122,9 @@ func TestETag(t *testing.T) {
 	if tag(ab) != tag(ba) {
 		t.Error("differs by which replica took which write")
 	}
+	if want := Checksum(slices.Concat(a.WriteID[:], b.WriteID[:])); tag(ab) != want {
+		t.Errorf("%x, want the hash of both ids, %x", tag(ab), want)
+	}
 	if retried := put(empty, a, nil, 0xfff).Merge(ab); tag(retried) != tag(ab) {
 		t.Error("differs by which attempts are known")
 	}
@@ -331,5 +334,8 @@ func TestHLC(t *testing.T) {
 		if next := h.Next(tt.now); next <= h || !next.Time().Equal(tt.want) {
 			t.Errorf("%s: %v after %v, time %v, want %v", name, next, h, next.Time(), tt.want)
 		}
+	}
+	if next := HLC(5).Next(time.UnixMilli(-1)); next != 6 {
+		t.Errorf("before 1970: %v after 5, want 6", next)
 	}
 }
