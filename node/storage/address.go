@@ -6,6 +6,7 @@ import (
 
 	"github.com/starling-kv/starling/internal/wire"
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
 	"github.com/starling-kv/starling/vclock"
 )
 
@@ -38,6 +39,10 @@ const (
 	// spacePart: id u64, part u16: a piece of a record or fact that is too large
 	// for one entry.
 	spacePart space = 'p'
+	// spaceJournal: number u64: how one transaction changed the trees.
+	spaceJournal space = 'd'
+	// spacePage: partition u16, n u8: a tree.
+	spacePage space = 't'
 	// spaceMeta: name. Facts of the layers above.
 	spaceMeta space = 'm'
 	// spaceStore: name. The store's own facts.
@@ -62,7 +67,8 @@ type address struct {
 	space  space
 	slot   kv.Slot    // of records, hints and what was missed whole, of values without the key
 	dot    vclock.Dot // of values
-	id     uint64     // of parts
+	id     uint64     // of parts, and the number of a journal entry
+	nmax   uint8      // of trees; their partition is in slot
 	number uint16     // of values and parts: the place of the piece
 	name   string     // of facts
 }
@@ -89,6 +95,15 @@ func missedAddress(m Missed) address {
 }
 
 func partAddress(id uint64) address { return address{space: spacePart, id: id} }
+
+func journalAddress(number uint64) address { return address{space: spaceJournal, id: number} }
+
+func pageAddress(id merkle.ID) address {
+	return address{space: spacePage, slot: kv.Slot{Partition: id.Partition}, nmax: id.NMax}
+}
+
+// tree names the tree whose page is at a.
+func (a address) tree() merkle.ID { return merkle.ID{Partition: a.slot.Partition, NMax: a.nmax} }
 
 func metaAddress(name string) address { return address{space: spaceMeta, name: name} }
 
@@ -121,6 +136,10 @@ func (a address) bytes() []byte {
 	case spacePart:
 		b = binary.BigEndian.AppendUint64(b, a.id)
 		b = binary.BigEndian.AppendUint16(b, a.number)
+	case spaceJournal:
+		b = binary.BigEndian.AppendUint64(b, a.id)
+	case spacePage:
+		b = append(binary.BigEndian.AppendUint16(b, a.slot.Partition), a.nmax)
 	case spaceMeta, spaceStore:
 		b = append(b, a.name...)
 	}
@@ -149,6 +168,10 @@ func parseAddress(b []byte) (address, error) {
 		}
 	case spacePart:
 		a.id, a.number = r.Uint64(), r.Uint16()
+	case spaceJournal:
+		a.id = r.Uint64()
+	case spacePage:
+		a.slot.Partition, a.nmax = r.Uint16(), r.Byte()
 	case spaceMeta, spaceStore:
 		if a.name = string(r.Rest()); a.name == "" || len(a.name) > maxMetaName {
 			r.Fail(wire.ErrBadValue)
@@ -208,6 +231,10 @@ func (a address) String() string {
 		return fmt.Sprintf("value %v of partition %d for node %v", a.dot, a.slot.Partition, a.slot.Target)
 	case spacePart:
 		return fmt.Sprintf("parts %016x", a.id)
+	case spaceJournal:
+		return fmt.Sprintf("entry %d of the trees' journal", a.id)
+	case spacePage:
+		return fmt.Sprintf("tree of partition %d and n %d", a.slot.Partition, a.nmax)
 	case spaceMeta, spaceStore:
 		return fmt.Sprintf("fact %q", a.name)
 	}

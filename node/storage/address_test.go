@@ -12,7 +12,10 @@ import (
 	"github.com/starling-kv/starling/vclock"
 )
 
-var allSpaces = []space{spaceRecord, spaceHint, spaceMissed, spaceValue, spaceHintValue, spacePart, spaceMeta, spaceStore}
+var allSpaces = []space{
+	spaceRecord, spaceHint, spaceMissed, spaceValue, spaceHintValue,
+	spacePart, spaceJournal, spacePage, spaceMeta, spaceStore,
+}
 
 // addresses draws addresses of the spaces given, close to one another so that
 // they collide if they can.
@@ -33,6 +36,10 @@ func addresses(spaces ...space) *rapid.Generator[address] {
 			a.number = uint16(number("chunk", 3))
 		case spacePart:
 			a.id, a.number = uint64(number("id", 2)), uint16(number("part", 3))
+		case spaceJournal:
+			a.id = uint64(number("number", 2))
+		case spacePage:
+			a.slot.Partition, a.nmax = uint16(number("partition", 2)), uint8(number("n", 2))
 		case spaceMeta, spaceStore:
 			a.name = drawText(t, "name", maxMetaName)
 		}

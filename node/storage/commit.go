@@ -28,8 +28,9 @@ func (s *Store) commitAll() {
 		}
 		s.commitRound(tasks)
 		clear(tasks)
+		s.checkpoint()
 	}
-	s.closeErr = s.engine.Close()
+	s.closeErr = errors.Join(s.lastCheckpoint(), s.engine.Close())
 }
 
 // commitRound applies the tasks in their order and answers each.
@@ -244,7 +245,7 @@ func opsSize(ops []Op) int {
 
 // makeRoom commits the batch if it has no room for size more bytes.
 func (r *round) makeRoom(size int) {
-	if r.batch.Size()+deltasSize(len(r.deltas))+size > r.s.engine.MaxBatch() {
+	if r.batch.Size()+deltasSize(len(r.deltas))+size > r.s.engine.MaxBatch() || len(r.deltas) > maxEntryDeltas {
 		r.flush(false)
 	}
 }
@@ -255,11 +256,17 @@ func (r *round) flush(sync bool) {
 	if r.err != nil || !r.pending() && (!sync || !s.unsynced) {
 		return
 	}
+	if len(r.deltas) > 0 {
+		r.batch.add(s.journal.entry(r.deltas))
+	}
 	if r.err = s.engine.Commit(&r.batch, sync); r.err != nil {
 		return
 	}
-	s.trees.apply(r.deltas)
-	r.deltas = r.deltas[:0]
+	if len(r.deltas) > 0 {
+		s.journal.wrote(len(r.deltas))
+		s.trees.apply(r.deltas)
+		r.deltas = r.deltas[:0]
+	}
 	s.unsynced = !sync
 	s.counts.commits.Add(1)
 	if sync {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,12 +137,12 @@ func text(seed uint64, n int) []byte {
 }
 
 // keys returns the number of storage keys that an engine holds, apart from the
-// store's own.
+// store's own and the trees.
 func keys(tb testing.TB, disk *memory.Disk) int {
 	tb.Helper()
 	n := 0
 	err := disk.Open().Scan(nil, nil, func(key, _ []byte) error {
-		if key[0] != 's' {
+		if !strings.ContainsRune("sdt", rune(key[0])) {
 			n++
 		}
 		return nil

@@ -98,17 +98,18 @@ func (r *round) rebuild(partition uint16, leaf uint8) error {
 	if err != nil {
 		return err
 	}
+	r.s.counts.rebuilt.Add(1)
 	r.deltas = append(r.deltas, corrections(partition, leaf, r.s.trees.leaf(partition, leaf), found)...)
 	return nil
 }
 
 // corrections returns the deltas that turn what the trees have of a leaf into
-// what was found; if that is the same, one that says that it was looked at.
+// what was found.
 func corrections(partition uint16, leaf uint8, have, found leafSet) []merkle.Delta {
 	all := make(leafSet)
 	maps.Copy(all, have)
 	maps.Copy(all, found)
-	out := []merkle.Delta{{Tree: merkle.ID{Partition: partition}, Leaf: leaf}}
+	var out []merkle.Delta
 	for _, nmax := range slices.Sorted(maps.Keys(all)) {
 		if have[nmax] != found[nmax] {
 			out = append(out, merkle.Between(merkle.ID{Partition: partition, NMax: nmax}, leaf, have[nmax], found[nmax]))

@@ -13,16 +13,6 @@ import (
 	"github.com/starling-kv/starling/node/storage/memory"
 )
 
-// checkTrees compares all trees of a partition with what its records make.
-func checkTrees(tb testing.TB, s *storage.Store, partition uint16) {
-	tb.Helper()
-	for leaf := range merkle.Leaves {
-		if err := s.CheckLeaf(partition, uint8(leaf)); err != nil {
-			tb.Fatal(err)
-		}
-	}
-}
-
 func TestTreesHoldOwnRecordsOnly(t *testing.T) {
 	disk := memory.New()
 	s, mint := open(t, disk, options(1)), minter()

@@ -145,6 +145,16 @@ func (s *Store) MissedTargets() ([]kv.NodeID, error) { return s.seekTargets(spac
 // hints.
 func (s *Store) HintTargets() ([]kv.NodeID, error) { return s.seekTargets(spaceHint) }
 
+// loadTargets notes for whom there are hints.
+func (s *Store) loadTargets() error {
+	targets, err := s.seekTargets(spaceHint)
+	s.targets = make(map[kv.NodeID]struct{}, len(targets))
+	for _, id := range targets {
+		s.targets[id] = struct{}{}
+	}
+	return err
+}
+
 var errFirst = errors.New("the first was enough")
 
 func (s *Store) seekTargets(space space) ([]kv.NodeID, error) {

@@ -65,7 +65,7 @@ func (tx *Tx) Get(slot kv.Slot) (kv.Record, error) {
 		return kv.Record{}, err
 	}
 	key := string(slotAddress(slot).bytes())
-	if i, ok := tx.placed[key]; ok {
+	if i, ok := tx.placed[key]; ok && !tx.slots[i].change.Same {
 		return tx.slots[i].change.Record, nil
 	}
 	found, err := tx.round.stored(slot, key)

@@ -38,6 +38,11 @@ type Options struct {
 	// BatchLen (default 2048) and BatchBytes (default 8 MiB) bound the updates
 	// that share one sync.
 	BatchLen, BatchBytes int
+	// JournalLen (default 32768) and JournalBytes (default 8 MiB) are so many
+	// entries, one for each transaction, and bytes about how the hash trees
+	// changed, after which the trees are written as pages. A start replays up to
+	// three times as much.
+	JournalLen, JournalBytes int
 }
 
 func (o Options) withDefaults() Options {
@@ -48,6 +53,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.QueueBytes, 64<<20)
 	setDefault(&o.BatchLen, 2048)
 	setDefault(&o.BatchBytes, 8<<20)
+	setDefault(&o.JournalLen, 32<<10)
+	setDefault(&o.JournalBytes, 8<<20)
 	return o
 }
 
@@ -79,6 +86,8 @@ type Store struct {
 	boot   atomic.Uint64
 	counts counters
 	trees  trees
+
+	journal journal
 
 	// targets are the nodes for which there may be hints. Only the committing
 	// goroutine touches it.
@@ -123,6 +132,9 @@ func open(engine Engine, o Options) (*Store, error) {
 	}
 	s.newBoot()
 	if err := s.countStart(); err != nil {
+		return nil, err
+	}
+	if err := s.loadTargets(); err != nil {
 		return nil, err
 	}
 	return s, s.loadTrees()
@@ -176,14 +188,15 @@ type Stats struct {
 	Syncs      uint64 // of them with a sync
 	Bytes      uint64 // given to the engine, keys included
 	Corrupt    uint64 // damaged values met by reads
+	Rebuilt    uint64 // leaves of hash trees that were made anew from records
 	QueueLen   int    // updates waiting
 	QueueBytes int    // and their size
 	Free       uint64 // free space when last looked at, 0 if never
 }
 
 type counters struct {
-	updates, batches, commits, syncs, bytes, corrupt atomic.Uint64
-	failed                                           atomic.Bool
+	updates, batches, commits, syncs, bytes, corrupt, rebuilt atomic.Uint64
+	failed                                                    atomic.Bool
 }
 
 // Stats returns figures for metrics.
@@ -196,6 +209,7 @@ func (s *Store) Stats() Stats {
 		Syncs:   s.counts.syncs.Load(),
 		Bytes:   s.counts.bytes.Load(),
 		Corrupt: s.counts.corrupt.Load(),
+		Rebuilt: s.counts.rebuilt.Load(),
 		Free:    g.free,
 	}
 	st.QueueLen, st.QueueBytes = s.queue.depth()

@@ -375,7 +375,7 @@ func TestOpenRefuses(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	disk.Flip(0, 100) // the only entry counts the starts
+	disk.Flip("s", 0, 100) // the count of starts
 	_, err = storage.Open(disk.Open(), options(1))
 	wantError(t, "open a damaged store", err, storage.ErrCorrupt)
 }

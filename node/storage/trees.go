@@ -1,10 +1,10 @@
 package storage
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
-	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
 )
 
@@ -18,6 +18,7 @@ type trees struct {
 
 type tree struct {
 	nmax   uint8
+	dirty  bool // it has changed since it was frozen; of the committing goroutine
 	leaves merkle.Tree
 }
 
@@ -72,7 +73,9 @@ func (ts *trees) apply(deltas []merkle.Delta) {
 	defer ts.mu.Unlock()
 	for _, d := range deltas {
 		if d.Sum != 0 || d.Count != 0 {
-			ts.reach(d.Tree).leaves.Apply(d)
+			t := ts.reach(d.Tree)
+			t.leaves.Apply(d)
+			t.dirty = true
 		}
 	}
 }
@@ -105,30 +108,31 @@ func (ts *trees) leaf(partition uint16, leaf uint8) leafSet {
 	return set
 }
 
-// deltasSize returns what the entry with n deltas counts towards a batch, at
-// most.
-func deltasSize(n int) int {
-	if n == 0 {
-		return 0
+// dirty reports whether there is anything to freeze.
+func (ts *trees) dirty() bool {
+	for _, list := range ts.partitions {
+		if slices.ContainsFunc(list, func(t *tree) bool { return t.dirty }) {
+			return true
+		}
 	}
-	return opOverhead + 16 + envelopeBytes + merkle.MaxDeltasHeader + n*merkle.MaxDeltaBytes
+	return false
 }
 
-// loadTrees makes the trees anew from the records.
-func (s *Store) loadTrees() error {
-	s.targets = make(map[kv.NodeID]struct{})
-	targets, err := s.seekTargets(spaceHint)
-	if err != nil {
-		return err
+// freeze calls fn with every tree that has changed since it was called last, in
+// their order, and forgets those that have become empty.
+func (ts *trees) freeze(fn func(merkle.ID, *merkle.Tree)) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, partition := range slices.Sorted(maps.Keys(ts.partitions)) {
+		for _, t := range ts.partitions[partition] {
+			if t.dirty {
+				fn(merkle.ID{Partition: partition, NMax: t.nmax}, &t.leaves)
+				t.dirty = false
+			}
+		}
+		left := slices.DeleteFunc(ts.partitions[partition], func(t *tree) bool { return t.leaves == merkle.Tree{} })
+		if ts.partitions[partition] = left; len(left) == 0 {
+			delete(ts.partitions, partition)
+		}
 	}
-	for _, id := range targets {
-		s.targets[id] = struct{}{}
-	}
-	from, to := prefixRange([]byte{byte(spaceRecord)})
-	_, err = scanReadable(s, from, to, decodeDigested, func(at address, r digested) error {
-		id := merkle.ID{Partition: at.slot.Partition, NMax: r.record.NMax}
-		s.trees.apply([]merkle.Delta{merkle.Added(id, at.slot.Key.Leaf(), r.digest(at.slot.Key))})
-		return nil
-	})
-	return err
 }

@@ -131,7 +131,7 @@ func TestSuppliedBlobRepairsADamagedValue(t *testing.T) {
 	s, at := open(t, disk, options(1)), slot("key")
 	mustSubmit(t, s, at, true, put(minter(), text(1, 5000), all))
 	r := mustGet(t, s, at)
-	disk.Flip(2, 500) // after the record and the count of starts: the value
+	disk.Flip("v", 0, 500)
 	_, err := values(s, at, r)
 	wantError(t, "the damaged value", err, storage.ErrCorrupt)
 	mustSubmit(t, s, at, true, func(old kv.Record, _ uint64) (storage.Change, error) {
@@ -247,7 +247,7 @@ func TestDamageIsNamedAndNeverServed(t *testing.T) {
 	}
 	mustSubmit(t, s, slot("large"), true, manySiblings(mint, 100))
 	damaged := 0
-	for n := 0; disk.Flip(n, 8*n+3); n++ {
+	for n := 0; disk.Flip("", n, 8*n+3); n++ {
 		for name := range want {
 			at := slot(name)
 			r, err := s.Get(at)
@@ -283,7 +283,7 @@ func TestDamagedRecordTakesNoUpdate(t *testing.T) {
 	disk := memory.New()
 	s, at := open(t, disk, options(1)), slot("key")
 	mustSubmit(t, s, at, true, put(minter(), []byte("x"), all))
-	disk.Flip(0, 99)
+	disk.Flip("r", 0, 99)
 	err := submit(s, at, true, func(kv.Record, uint64) (storage.Change, error) {
 		t.Error("Apply was called")
 		return storage.Change{Same: true}, nil

@@ -165,13 +165,15 @@ func (d *Disk) due(sync bool) error {
 	return err
 }
 
-// Flip flips one bit of the value stored under the n-th key, in the order of
-// keys, and reports whether there is one: damage that no error announces.
-func (d *Disk) Flip(n, bit int) bool {
+// Flip flips one bit of the value stored under the n-th key that begins with
+// prefix, in the order of keys, and reports whether there is one: damage that no
+// error announces.
+func (d *Disk) Flip(prefix string, n, bit int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sync()
-	if n >= len(d.current.entries) {
+	first, _ := d.current.find([]byte(prefix))
+	if n += first; n >= len(d.current.entries) || !bytes.HasPrefix(d.current.entries[n].key, []byte(prefix)) {
 		return false
 	}
 	e := d.current.entries[n]
