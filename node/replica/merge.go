@@ -21,7 +21,7 @@ const (
 )
 
 // Values fetches an external value of a record that came in a parcel.
-type Values func(ctx context.Context, key kv.Key, v kv.Version) ([]byte, error)
+type Values = func(ctx context.Context, key kv.Key, v kv.Version) ([]byte, error)
 
 // MergeParcels merges what another node told under the view with the digest
 // fence, each parcel in the store's serial order, and returns what became of

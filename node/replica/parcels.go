@@ -3,7 +3,6 @@ package replica
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/starling-kv/starling/kv"
@@ -52,17 +51,16 @@ var errPageFull = errors.New("the page is full")
 // LeafParcels returns the records of leaves of a partition that the node to owns,
 // in the order of the leaves given and about 1 MiB at a time: more says that the
 // page ended before the leaves did. It goes on behind the key after, of the first
-// leaf, if that is set. If there are records that cannot be read, the error is
-// [storage.ErrCorrupt], and the parcels are those of the page that can be.
+// leaf, if that is set. Records that cannot be read are left out, which damaged
+// says.
 func (r *Replica) LeafParcels(fence uint64, to kv.NodeID, partition uint16, leaves []uint8, after kv.Key) (
-	parcels []kv.Parcel, more bool, err error,
+	parcels []kv.Parcel, more, damaged bool, err error,
 ) {
 	v, err := r.fenced(fence)
 	if err != nil {
-		return nil, false, err
+		return nil, false, false, err
 	}
 	reap, size := r.numbers.stored(partition), 0
-	var damaged error
 	for i, leaf := range leaves {
 		err := r.store.ScanLeaf(partition, leaf, func(key kv.Key, rec kv.Record, _ uint64) error {
 			switch {
@@ -78,15 +76,15 @@ func (r *Replica) LeafParcels(fence uint64, to kv.NodeID, partition uint16, leav
 		})
 		switch {
 		case errors.Is(err, errPageFull):
-			return parcels, true, damaged
+			return parcels, true, damaged, nil
 		case errors.Is(err, storage.ErrCorrupt):
 			r.standing.Doubt(partition, leaf)
-			damaged = fmt.Errorf("leaf %d of partition %d: %w", leaf, partition, err)
+			damaged = true
 		case err != nil:
-			return nil, false, told(err)
+			return nil, false, false, told(err)
 		}
 	}
-	return parcels, false, damaged
+	return parcels, false, damaged, nil
 }
 
 // compareStored orders keys as the store scans them.

@@ -51,6 +51,9 @@ type Standing interface {
 	Doubted(partition uint16, leaf uint8) bool
 	// Doubt makes a leaf doubted, before anything is repaired.
 	Doubt(partition uint16, leaf uint8)
+	// BeforeUnsynced has returned nil before a write is acknowledged that is not
+	// synced. It waits for the disk, once in the life of a process.
+	BeforeUnsynced() error
 }
 
 // Config says what a [Replica] works with. All fields are needed.
@@ -190,6 +193,10 @@ func (r *Replica) Store(req coordinator.StoreRequest, done func(error)) {
 		// Nobody would serve the record, or repair it.
 		err = coordinator.ErrNotOwner
 	}
+	var sync bool
+	if err == nil {
+		sync, err = r.synced(req.Durability)
+	}
 	if err != nil {
 		done(err)
 		return
@@ -197,7 +204,7 @@ func (r *Replica) Store(req coordinator.StoreRequest, done func(error)) {
 	slot := slotOf(v, req.Key, req.Target)
 	err = r.store.Submit(storage.Update{
 		Slot: slot,
-		Sync: r.synced(req.Durability),
+		Sync: sync,
 		Size: len(req.Record) + blobBytes(req.Blobs),
 		Apply: func(old kv.Record, boot uint64) (storage.Change, error) {
 			if _, err := r.fenced(req.Fence.Digest); err != nil {
@@ -250,17 +257,21 @@ func (r *Replica) Assign(req coordinator.AssignRequest) error {
 	if _, err := r.admitted(req.Fence); err != nil {
 		return err
 	}
-	return r.assign(req)
+	sync, err := r.synced(req.Durability)
+	if err != nil {
+		return err
+	}
+	return r.assign(req, sync)
 }
 
 // assign is Assign, behind its door. The record goes out while it is being
 // committed, under a reap number that must not be lost with it: if the number
 // itself is being committed, the update goes to the end of the queue, behind it.
-func (r *Replica) assign(req coordinator.AssignRequest) error {
+func (r *Replica) assign(req coordinator.AssignRequest, sync bool) error {
 	decided := false // touched by the store's one committing goroutine
 	err := r.store.Submit(storage.Update{
 		Slot: req.Slot,
-		Sync: r.synced(req.Durability),
+		Sync: sync,
 		Size: req.Size,
 		Apply: func(old kv.Record, boot uint64) (storage.Change, error) {
 			if _, err := r.fenced(req.Fence); err != nil {
@@ -276,7 +287,7 @@ func (r *Replica) assign(req coordinator.AssignRequest) error {
 		},
 		Done: func(err error) {
 			if errors.Is(err, errUnsettled) {
-				if err = r.assign(req); err == nil {
+				if err = r.assign(req, sync); err == nil {
 					return
 				}
 			}
@@ -352,15 +363,13 @@ func firstOwners(v ring.View, partition uint16, n int) []kv.NodeID {
 	return list
 }
 
-func (r *Replica) synced(d coordinator.Durability) bool {
-	switch d {
-	case coordinator.DurabilitySync:
-		return true
-	case coordinator.DurabilityAsync:
-		return false
-	case coordinator.DurabilityDefault:
+// synced reports whether a write is acknowledged only once it is synced. If not,
+// the node has noted for its next start that such writes may be lost.
+func (r *Replica) synced(d coordinator.Durability) (bool, error) {
+	if d == coordinator.DurabilitySync || d == coordinator.DurabilityDefault && r.sync {
+		return true, nil
 	}
-	return r.sync
+	return false, told(r.standing.BeforeUnsynced())
 }
 
 // slots are where the node may hold something of the key: its own record and,

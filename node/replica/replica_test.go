@@ -31,6 +31,7 @@ type rig struct {
 	*Replica
 	tb     testing.TB
 	disk   *memory.Disk
+	engine storage.Engine
 	view   ring.View
 	ledger *ledger
 	// asked is told of each look at the view, the first being 1, and may change it.
@@ -53,7 +54,8 @@ func (r *rig) open(o storage.Options) {
 		clock = clock.Add(time.Second)
 		return clock
 	}
-	store, err := storage.Open(r.disk.Open(), o)
+	r.engine = r.disk.Open()
+	store, err := storage.Open(r.engine, o)
 	if err != nil {
 		r.tb.Fatal(err)
 	}

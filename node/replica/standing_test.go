@@ -17,6 +17,8 @@ type ledger struct {
 	mu           sync.Mutex
 	unregistered bool
 	behind       bool
+	unsynced     int         // calls of BeforeUnsynced
+	refusal      error       // and their answer
 	asked        []kv.NodeID // the owners that Standing was last asked for
 	doubts       map[leafOf]bool
 }
@@ -55,6 +57,13 @@ func (l *ledger) Doubted(partition uint16, leaf uint8) bool {
 
 func (l *ledger) Doubt(partition uint16, leaf uint8) {
 	l.set(func() { l.doubts[leafOf{partition, leaf}] = true })
+}
+
+func (l *ledger) BeforeUnsynced() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsynced++
+	return l.refusal
 }
 
 // slot is the node's own slot of key.
