@@ -80,11 +80,15 @@ func (c *Core) Connect(alive func(kv.NodeID) bool, dial func(transport.Handler) 
 	if c.transport, err = dial(&early); err != nil {
 		return err
 	}
+	known := cluster{c.views, alive}
+	client := peer.NewClient(peer.Config{Self: c.id, Local: c.replica, Merger: c.replica, Views: known, Transport: c.transport})
 	c.coordinator = coordinator.New(coordinator.Config{
-		Self: c.id, Cluster: cluster{c.views, alive}, Replicas: peer.NewClient(c.id, c.replica, c.transport), Local: c.replica,
+		Self: c.id, Cluster: known, Replicas: client, Local: c.replica,
 		Defaults: c.defaults, Now: c.world.Now, Random: c.world.Random, Log: c.world.Log.Named("coordinator"),
 	})
-	c.peers = peer.NewServer(c.replica, c.coordinator, c.views.Learn)
+	c.peers = peer.NewServer(peer.Handlers{
+		Replica: c.replica, Coordinator: c.coordinator, Learn: c.views.Learn, Source: c.replica, Nudges: client,
+	})
 	early.to.Store(c.peers)
 	return nil
 }
@@ -126,6 +130,7 @@ func (trusting) Registered() bool                  { return true }
 func (trusting) Standing(uint16, []kv.NodeID) bool { return true }
 func (trusting) Doubted(uint16, uint8) bool        { return false }
 func (trusting) Doubt(uint16, uint8)               {}
+func (trusting) BeforeUnsynced() error             { return nil }
 
 // handler refuses what comes before the node can answer.
 type handler struct{ to atomic.Pointer[peer.Server] }

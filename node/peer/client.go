@@ -1,8 +1,13 @@
 // Package peer is the protocol between nodes: the calls that a coordinator
-// makes of replicas, carried over a transport, and their answers.
+// makes of replicas, and those by which nodes repair one another, carried over a
+// transport, and their answers.
 //
-// Every request and reply is one of the messages of package coordinator. A
-// reply begins with a byte that says whether it is an answer or a refusal.
+// Data move in one way only: a node pulls whole records from another and merges
+// them itself, at its own pace. Who notices that a node is behind nudges it.
+//
+// Every request and reply is one of the messages of the package that makes the
+// call, or of this one. A reply begins with a byte that says whether it is an
+// answer or a refusal.
 package peer
 
 import (
@@ -23,6 +28,15 @@ const (
 	methodStore   transport.Method = 2
 	methodValue   transport.Method = 3
 	methodForward transport.Method = 4
+
+	methodPull     transport.Method = 5
+	methodNudge    transport.Method = 6
+	methodAnnounce transport.Method = 7
+	methodCompare  transport.Method = 8
+	methodChildren transport.Method = 9
+	methodKeys     transport.Method = 10
+	methodConfirm  transport.Method = 11
+	methodApply    transport.Method = 12
 )
 
 // maxPooled is the largest request buffer that is kept for the next request.
@@ -48,16 +62,31 @@ type Replica interface {
 type Client struct {
 	self      kv.NodeID
 	local     Replica
+	merger    Merger
+	views     Views
 	transport transport.Transport
 	buffers   sync.Pool // of *[]byte, for requests
 	forwards  atomic.Uint64
+	nudges    chan struct{} // those under way that make this node pull
 }
 
 var _ coordinator.Replicas = (*Client)(nil)
 
-// NewClient returns the client of the node self.
-func NewClient(self kv.NodeID, local Replica, t transport.Transport) *Client {
-	c := &Client{self: self, local: local, transport: t}
+// Config says what a [Client] works with. All fields are needed.
+type Config struct {
+	Self      kv.NodeID
+	Local     Replica
+	Merger    Merger
+	Views     Views
+	Transport transport.Transport
+}
+
+// NewClient returns the client of a node.
+func NewClient(cfg Config) *Client {
+	c := &Client{
+		self: cfg.Self, local: cfg.Local, merger: cfg.Merger, views: cfg.Views, transport: cfg.Transport,
+		nudges: make(chan struct{}, nudgesAtOnce),
+	}
 	c.buffers.New = func() any { return new([]byte) }
 	return c
 }
@@ -130,9 +159,24 @@ func (c *Client) Reachable(ctx context.Context, to kv.NodeID) error {
 // Connected implements [coordinator.Replicas].
 func (c *Client) Connected(id kv.NodeID) bool { return id == c.self || c.transport.Connected(id) }
 
-// message is a request of package coordinator.
+// message is a request or a reply.
 type message interface {
 	Append(dst []byte) []byte
+}
+
+// ask sends one message of a repair and decodes the answer. That the transport
+// declines it is told as that the node is busy, which it is.
+func ask[Reply any](
+	ctx context.Context, c *Client, to kv.NodeID, m transport.Method, msg message, decode func([]byte) (Reply, error),
+) (reply Reply, err error) {
+	b, err := c.call(ctx, to, m, msg)
+	switch {
+	case errors.Is(err, transport.ErrBusy) || errors.Is(err, transport.ErrQueueFull):
+		return reply, coordinator.MarkNotRun(errBusy(err.Error()))
+	case err != nil:
+		return reply, err
+	}
+	return decode(b)
 }
 
 // call sends one message and returns the answer without its first byte.

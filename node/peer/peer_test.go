@@ -90,10 +90,10 @@ func meet(t *testing.T, fn func(p *pair)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := &pair{here: &stub{}, there: &stub{}, net: transport.NewNetwork()}
-		p.server = NewServer(p.there, p.there, p.there.Learn)
-		p.raw = p.net.Join(1, NewServer(p.here, p.here, p.here.Learn))
+		p.server = NewServer(Handlers{Replica: p.there, Coordinator: p.there, Learn: p.there.Learn})
+		p.raw = p.net.Join(1, NewServer(Handlers{Replica: p.here, Coordinator: p.here, Learn: p.here.Learn}))
 		there := p.net.Join(2, p.server)
-		p.client = NewClient(1, p.here, p.raw)
+		p.client = NewClient(Config{Self: 1, Local: p.here, Transport: p.raw})
 		var cancel context.CancelFunc
 		p.ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		fn(p)
@@ -269,7 +269,7 @@ func TestEmptyReply(t *testing.T) {
 		b := net.Join(2, transport.HandlerFunc(func(_ context.Context, req *transport.Request) { req.Reply(nil) }))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		err := NewClient(1, &stub{}, a).Store(ctx, 2, coordinator.StoreRequest{Key: key})
+		err := NewClient(Config{Self: 1, Local: &stub{}, Transport: a}).Store(ctx, 2, coordinator.StoreRequest{Key: key})
 		if !errors.Is(err, errEmptyReply) || coordinator.NotRun(err) {
 			t.Errorf("%v", err)
 		}

@@ -25,19 +25,41 @@ type Coordinator interface {
 // from its commit; whatever waits is served aside, in a bounded number of
 // goroutines.
 type Server struct {
-	replica     Replica
-	coordinator Coordinator
-	learn       func(ring.View) error
-	forwards    copies
+	Handlers
+
+	forwards copies
+	mending  map[transport.Method]handler // never changes
 
 	aside   chan struct{}
+	pulls   chan struct{}
+	looks   chan struct{}
 	running sync.WaitGroup
 }
 
-// NewServer returns a server. learn makes the views that requests bring known
-// to this node, durably, before it returns.
-func NewServer(r Replica, c Coordinator, learn func(ring.View) error) *Server {
-	return &Server{replica: r, coordinator: c, learn: learn, aside: make(chan struct{}, maxAside)}
+// Handlers are what a node does for others. What repairs ask of a nil one is
+// refused.
+type Handlers struct {
+	Replica     Replica
+	Coordinator Coordinator
+	// Learn makes the views that requests bring known to this node, durably,
+	// before it returns.
+	Learn func(ring.View) error
+
+	Source     Source
+	Nudges     Nudges
+	Lives      Lives
+	Exchanges  Exchanges
+	ReapRounds ReapRounds
+}
+
+// NewServer returns a server.
+func NewServer(h Handlers) *Server {
+	s := &Server{
+		Handlers: h, aside: make(chan struct{}, maxAside),
+		pulls: make(chan struct{}, pullsAtOnce), looks: make(chan struct{}, looksAtOnce),
+	}
+	s.mending = s.repairs()
+	return s
 }
 
 // Wait returns once nothing is served any more; the transport must be closed
@@ -53,17 +75,21 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 	case methodStore:
 		m, err := coordinator.DecodeStoreRequest(req.Body)
 		s.serve(req, m.Fence, err, false, func() {
-			s.replica.Store(m, func(err error) { answer(req, nil, err) })
+			s.Replica.Store(m, func(err error) { answer(req, nil, err) })
 		})
 	case methodValue:
 		m, err := coordinator.DecodeValueRequest(req.Body)
 		s.serve(req, m.Fence, err, true, func() {
-			b, err := s.replica.Value(m)
+			b, err := s.Replica.Value(m)
 			answer(req, b, err)
 		})
 	case methodForward:
 		s.takeForward(ctx, req)
 	default:
+		if handle, ok := s.mending[req.Method]; ok {
+			handle(ctx, req)
+			return
+		}
 		req.Refuse(fmt.Sprintf("method %d is not known to this version", req.Method))
 	}
 }
@@ -112,16 +138,12 @@ func (s *Server) teach(f coordinator.Fence) error {
 	if err != nil {
 		return fmt.Errorf("view of a peer: %w", err)
 	}
-	return s.learn(v)
+	return s.Learn(v)
 }
 
 func (s *Server) fetch(req *transport.Request, m coordinator.FetchRequest) {
-	got, err := s.replica.Fetch(m)
-	if err != nil {
-		answer(req, nil, err)
-		return
-	}
-	req.Reply(got.Append([]byte{replyAnswer}))
+	got, err := s.Replica.Fetch(m)
+	reply(req, got, err)
 }
 
 // takeForward takes a write that was handed on, once: to give it a dot again
@@ -139,12 +161,17 @@ func (s *Server) takeForward(ctx context.Context, req *transport.Request) {
 }
 
 func (s *Server) forward(ctx context.Context, req *transport.Request, m coordinator.ForwardRequest) {
-	done, err := s.coordinator.Forwarded(ctx, m)
+	done, err := s.Coordinator.Forwarded(ctx, m)
+	reply(req, done, err)
+}
+
+// reply answers with a message, or with the refusal err.
+func reply(req *transport.Request, m message, err error) {
 	if err != nil {
 		answer(req, nil, err)
 		return
 	}
-	req.Reply(done.Append([]byte{replyAnswer}))
+	req.Reply(m.Append([]byte{replyAnswer}))
 }
 
 func answer(req *transport.Request, body []byte, err error) {
