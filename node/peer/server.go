@@ -71,7 +71,7 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 	switch req.Method {
 	case methodFetch:
 		m, err := coordinator.DecodeFetchRequest(req.Body)
-		s.serve(req, m.Fence, err, false, func() { s.fetch(req, m) })
+		s.serve(req, m.Fence, err, m.Reap > 0, func() { s.fetch(req, m) })
 	case methodStore:
 		m, err := coordinator.DecodeStoreRequest(req.Body)
 		s.serve(req, m.Fence, err, false, func() {

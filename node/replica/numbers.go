@@ -142,6 +142,18 @@ func (r *Replica) Raise(ctx context.Context, partition uint16, to uint64) error 
 	}
 }
 
+// heed raises the number for somebody who reads. Where it cannot, the answer says
+// so by its number. It waits for no more than one commit.
+func (r *Replica) heed(partition uint16, to uint64) {
+	if r.numbers.stored(partition) >= to || !r.standing.Registered() {
+		return
+	}
+	done := make(chan error, 1)
+	if err := r.raise(partition, to, func(err error) { done <- err }); err == nil {
+		<-done
+	}
+}
+
 func (r *Replica) raise(partition uint16, to uint64, done func(error)) error {
 	learnt := false // touched by the store's one committing goroutine
 	apply := func(old []byte) ([]byte, error) {

@@ -55,6 +55,25 @@ func TestNumbersAreDurable(t *testing.T) {
 	}
 }
 
+// Who reads may name the number that must be known before; a node that is not
+// registered does not learn it, and the answer shows that.
+func TestFetchHeedsTheNumber(t *testing.T) {
+	for _, unregistered := range []bool{false, true} {
+		r := newRig(t, storage.Options{})
+		r.raiseTo(3)
+		r.ledger.set(func() { r.ledger.unregistered = unregistered })
+		for _, tt := range []struct{ asked, want uint64 }{{0, 3}, {2, 3}, {5, 5}} {
+			if unregistered {
+				tt.want = 3
+			}
+			got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3, Reap: tt.asked})
+			if err != nil || got.Reap != tt.want || r.Number(r.partition()) != tt.want {
+				t.Errorf("unregistered %v, asked for %d: %d, %v", unregistered, tt.asked, got.Reap, err)
+			}
+		}
+	}
+}
+
 func TestDamagedNumber(t *testing.T) {
 	r := newRig(t, storage.Options{})
 	done := make(chan error, 1)

@@ -84,13 +84,15 @@ func New(c Config) (*Replica, error) {
 func (r *Replica) ReusedDots() uint64 { return r.reused.Load() }
 
 // Fetch returns what this node holds of a key. For a stand-in this includes
-// what it keeps for other owners.
+// what it keeps for other owners. It waits for the disk if there is a reap number
+// to be learnt before, or if a record that is not found meets a write to its leaf.
 func (r *Replica) Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, error) {
 	v, err := r.fenced(req.Fence.Digest)
 	if err != nil {
 		return coordinator.FetchReply{}, err
 	}
 	own := slotOf(v, req.Key, 0)
+	r.heed(own.Partition, req.Reap)
 	// The number comes before the record: what is read later holds nothing that
 	// was reaped under it.
 	reply := coordinator.FetchReply{Reap: r.numbers.stored(own.Partition)}
