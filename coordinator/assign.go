@@ -50,6 +50,18 @@ type assignment struct {
 	reap uint64
 }
 
+// checkStanding refuses what is decided by what is there, where this node may
+// have forgotten some of it. Another owner may do better.
+func (in intent) checkStanding(old Held) error {
+	if old.Standing || in.standInFor != 0 || !in.takesAll() && in.Condition.IsZero() {
+		return nil
+	}
+	return &kv.Error{
+		Code: kv.CodeNotReady, Outcome: kv.NotApplied, RetryAfter: time.Second,
+		Message: "the node has lost part of its disk and is still catching up: it decides no overwrites and no conditions",
+	}
+}
+
 // errUnseen asks for a search: the client has seen what this record has not.
 // A record should not cover events that it never held, for it would not know
 // their write ids. Attempts at the same writes that come later would be taken

@@ -40,7 +40,7 @@ func (d *desk) id(at time.Time) kv.WriteID {
 func (d *desk) assign(in intent, at time.Time) (assignment, error) {
 	in.n = max(in.n, 3)
 	in.Key = key
-	a, err := assign(in, Held{Record: d.record, Boot: 1, Reap: d.reap}, d.mint, at)
+	a, err := assign(in, Held{Record: d.record, Boot: 1, Reap: d.reap, Standing: true}, d.mint, at)
 	if err == nil {
 		d.record = a.record
 	}

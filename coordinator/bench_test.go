@@ -42,7 +42,7 @@ func (b *bare) Forward(context.Context, kv.NodeID, ForwardRequest) (PutDone, err
 func (b *bare) Assign(req AssignRequest) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	next, _, err := req.Decide(Held{Record: b.record, Boot: 1})
+	next, _, err := req.Decide(Held{Record: b.record, Boot: 1, Standing: true})
 	if err == nil {
 		b.record = next
 	}

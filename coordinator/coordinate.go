@@ -261,11 +261,15 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 	err := c.Local.Assign(AssignRequest{
 		Slot:       kv.Slot{Target: in.standInFor, Partition: uint16(pl.partition), Key: in.Key},
 		Fence:      pl.view.Digest(),
+		N:          pl.n,
 		Durability: in.Durability,
 		Size:       size(in, given),
 		Decide: func(old Held) (kv.Record, []kv.Blob, error) {
 			if ctx.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
 				return kv.Record{}, nil, errWithdrawn
+			}
+			if err := in.checkStanding(old); err != nil {
+				return kv.Record{}, nil, err
 			}
 			a, err := assign(in, old, c.mint, c.Now())
 			if err != nil {

@@ -315,7 +315,7 @@ func (n *node) Assign(req AssignRequest) error {
 		if n.view.Digest() != req.Fence {
 			return kv.Record{}, nil, &StaleViewError{View: n.view}
 		}
-		return req.Decide(Held{Record: old, Boot: boot, Reap: n.reap[req.Slot.Partition]})
+		return req.Decide(Held{Record: old, Boot: boot, Reap: n.reap[req.Slot.Partition], Standing: !n.fault.recovering})
 	}, req.Done)
 	return nil
 }

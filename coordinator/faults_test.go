@@ -327,3 +327,26 @@ func TestDoubtStays(t *testing.T) {
 		}
 	})
 }
+
+// An owner that is still catching up does not decide by what it lacks: another
+// one does.
+func TestCatchingUpDecidesNothing(t *testing.T) {
+	lives(t, 5, func(w *world) {
+		owners := w.owners(key)
+		owners[1].put(text("old"))
+		owners[0].set(trouble{recovering: true})
+		for name, p := range map[string]Put{
+			"overwrite": {Overwrite: true},
+			"condition": {Condition: Condition{IfMatchAny: true}},
+		} {
+			put := text(name)
+			put.Overwrite, put.Condition = p.Overwrite, p.Condition
+			if d := owners[0].put(put); d.Acked == nil {
+				t.Errorf("%s: nobody acknowledged it", name)
+			}
+			if n := owners[0].holds(key).Mine; n.Actor != 0 {
+				t.Errorf("%s: the node that is catching up gave the dot", name)
+			}
+		}
+	})
+}

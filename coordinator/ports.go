@@ -47,6 +47,7 @@ type Local interface {
 type AssignRequest struct {
 	Slot       kv.Slot
 	Fence      uint64 // the digest of the request's view
+	N          int    // how many owners count
 	Durability Durability
 	Size       int // about how many bytes the update brings along
 	Decide     func(old Held) (kv.Record, []kv.Blob, error)
@@ -61,6 +62,9 @@ type Held struct {
 	// under a lower one must not be merged into the record, and the record must
 	// not be sent under another.
 	Reap uint64
+	// Standing says that the node is in good standing: what Record lacks, the
+	// node never had.
+	Standing bool
 }
 
 // Repairs hears of replicas that lack what they should hold. Its methods are

@@ -276,14 +276,17 @@ func (r *Replica) assign(req coordinator.AssignRequest, sync bool) error {
 		Sync: sync,
 		Size: req.Size,
 		Apply: func(old kv.Record, boot uint64) (storage.Change, error) {
-			if _, err := r.fenced(req.Fence); err != nil {
+			v, err := r.fenced(req.Fence)
+			if err != nil {
 				return storage.Change{}, err
 			}
 			number, settled := r.numbers.settled(req.Slot.Partition)
 			if !settled {
 				return storage.Change{}, errUnsettled
 			}
-			next, blobs, err := req.Decide(coordinator.Held{Record: old, Boot: r.boot(boot), Reap: number})
+			next, blobs, err := req.Decide(coordinator.Held{
+				Record: old, Boot: r.boot(boot), Reap: number, Standing: r.stands(v, req.Slot, req.N),
+			})
 			decided = err == nil
 			return storage.Change{Record: next, Blobs: blobs, Same: err == nil && old.Covers(next)}, err
 		},
