@@ -20,6 +20,9 @@ type Tx interface {
 	Get(slot kv.Slot) (kv.Record, error)
 	// Put replaces what is stored; an absent record removes it.
 	Put(slot kv.Slot, r kv.Record)
+	// HintTargets returns, sorted, the nodes for which there are hints, and
+	// perhaps others.
+	HintTargets() []kv.NodeID
 	// Number returns the reap number of a partition.
 	Number(partition uint16) (uint64, error)
 	// Raise sets the reap number of a partition to a higher one.
@@ -32,8 +35,6 @@ type Store interface {
 	// once what it changed is stored: on disk if sync is set. After an error of
 	// anything but fn, the changes may be stored or not.
 	Step(ctx context.Context, sync bool, fn func(Tx) error) error
-	// HintTargets lists the nodes for which there are hints.
-	HintTargets() ([]kv.NodeID, error)
 }
 
 // Node is what a member knows of itself. Both methods are called within steps
@@ -67,13 +68,13 @@ func NewMember(store Store, node Node, now func() time.Time) *Member {
 // Its number must be lower than the round's. An equal one may have been learnt
 // from another member, or given to another round: it confirms nothing.
 func (m *Member) Confirm(ctx context.Context, req Request) (Reply, error) {
-	return m.step(ctx, req, true, func(tx Tx, number uint64, targets []kv.NodeID) Reply {
+	return m.step(ctx, req, true, func(tx Tx, number uint64) Reply {
 		if number >= req.Number {
 			return Reply{Refusal: RefusedNumber, Number: number}
 		}
 		reply := Reply{Number: number, Done: make([]bool, len(req.Items))}
 		for i, it := range req.Items {
-			reply.Done[i] = !it.Due.After(m.now()) && agrees(tx, req.Partition, targets, it)
+			reply.Done[i] = !it.Due.After(m.now()) && agrees(tx, req.Partition, it)
 		}
 		if slices.Contains(reply.Done, true) {
 			tx.Raise(req.Partition, req.Number)
@@ -87,25 +88,22 @@ func (m *Member) Confirm(ctx context.Context, req Request) (Reply, error) {
 // what all members confirmed. A member that did not confirm must not: it would
 // take what the record kept out.
 func (m *Member) Apply(ctx context.Context, req Request) (Reply, error) {
-	return m.step(ctx, req, false, func(tx Tx, number uint64, targets []kv.NodeID) Reply {
+	return m.step(ctx, req, false, func(tx Tx, number uint64) Reply {
 		if number < req.Number {
 			return Reply{Refusal: RefusedNumber, Number: number}
 		}
 		reply := Reply{Number: number, Done: make([]bool, len(req.Items))}
 		for i, it := range req.Items {
-			reply.Done[i] = reap(tx, req.Partition, targets, it)
+			reply.Done[i] = reap(tx, req.Partition, it)
 		}
 		return reply
 	})
 }
 
 // step runs fn if the member may take part.
-func (m *Member) step(ctx context.Context, req Request, sync bool, fn func(Tx, uint64, []kv.NodeID) Reply) (reply Reply, err error) {
-	hinted, err := m.store.HintTargets()
-	if err != nil {
-		return Reply{}, fmt.Errorf("list the targets of hints: %w", err)
-	}
-	err = m.store.Step(ctx, sync, func(tx Tx) error {
+func (m *Member) step(ctx context.Context, req Request, sync bool, fn func(Tx, uint64) Reply) (Reply, error) {
+	var reply Reply // touched within the step, until it is done
+	err := m.store.Step(ctx, sync, func(tx Tx) error {
 		number, err := tx.Number(req.Partition)
 		if err != nil {
 			return fmt.Errorf("read the reap number: %w", err)
@@ -119,11 +117,14 @@ func (m *Member) step(ctx context.Context, req Request, sync bool, fn func(Tx, u
 		case !m.node.Standing(req.Partition):
 			reply = Reply{Refusal: RefusedStanding, Number: number}
 		default:
-			reply = fn(tx, number, targets(view, req.Partition, hinted))
+			reply = fn(tx, number)
 		}
 		return nil
 	})
-	return reply, err
+	if err != nil {
+		return Reply{}, err // the step may be under way yet
+	}
+	return reply, nil
 }
 
 var errMisplaced = errors.New("a reap round names keys of another partition")
@@ -136,21 +137,10 @@ func belongs(v ring.View, req Request) bool {
 	})
 }
 
-// targets lists for whom the node may hold hints, in order. Within the step,
-// hints for a node that was not listed before can only be for an owner.
-func targets(v ring.View, partition uint16, hinted []kv.NodeID) []kv.NodeID {
-	list := append(slices.Clone(hinted), kv.Quarantine)
-	for _, l := range v.Active() {
-		list = append(list, l.Owners(ring.Partition(partition))...)
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
 // agrees reports whether nothing is stored of the item's key but, perhaps, the
 // item's record. What is in quarantine has a past that nobody knows.
-func agrees(tx Tx, partition uint16, targets []kv.NodeID, it Item) bool {
-	for _, slot := range slots(partition, targets, it.Key) {
+func agrees(tx Tx, partition uint16, it Item) bool {
+	for _, slot := range slots(tx, partition, it.Key) {
 		r, err := tx.Get(slot)
 		if err != nil || !r.Absent() && (slot.Target == kv.Quarantine || digest(it.Key, r) != it.Digest) {
 			return false
@@ -159,8 +149,8 @@ func agrees(tx Tx, partition uint16, targets []kv.NodeID, it Item) bool {
 	return true
 }
 
-func reap(tx Tx, partition uint16, targets []kv.NodeID, it Item) (done bool) {
-	for _, slot := range slots(partition, targets, it.Key) {
+func reap(tx Tx, partition uint16, it Item) (done bool) {
+	for _, slot := range slots(tx, partition, it.Key) {
 		r, err := tx.Get(slot)
 		if err == nil && !r.Absent() && slot.Target != kv.Quarantine && digest(it.Key, r) == it.Digest {
 			tx.Put(slot, r.Reaped(it.Reaping))
@@ -170,9 +160,11 @@ func reap(tx Tx, partition uint16, targets []kv.NodeID, it Item) (done bool) {
 	return done
 }
 
-func slots(partition uint16, targets []kv.NodeID, key kv.Key) []kv.Slot {
-	list := make([]kv.Slot, 1, 1+len(targets))
-	list[0] = kv.Slot{Partition: partition, Key: key}
+// slots are all places where the node may keep something of the key.
+func slots(tx Tx, partition uint16, key kv.Key) []kv.Slot {
+	targets := tx.HintTargets()
+	list := make([]kv.Slot, 0, 2+len(targets))
+	list = append(list, kv.Slot{Partition: partition, Key: key}, kv.Slot{Target: kv.Quarantine, Partition: partition, Key: key})
 	for _, id := range targets {
 		list = append(list, kv.Slot{Target: id, Partition: partition, Key: key})
 	}

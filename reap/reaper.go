@@ -1,0 +1,397 @@
+package reap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/ring"
+)
+
+// Local is what this node holds.
+type Local interface {
+	// Number returns the reap number of a partition.
+	Number(partition uint16) uint64
+	// Root returns a number that changes whenever a record of the partition does.
+	Root(partition uint16) uint64
+	// ScanLeaf calls fn with every own record of a leaf and its digest, and ends
+	// with fn's error.
+	ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.Record, digest uint64) error) error
+}
+
+// Peers reaches the members of the cluster, this one included. Every context
+// carries a deadline.
+type Peers interface {
+	Confirm(ctx context.Context, to kv.NodeID, req Request) (Reply, error)
+	Apply(ctx context.Context, to kv.NodeID, req Request) (Reply, error)
+	// Connected reports whether a connection to the node stands, without waiting.
+	Connected(id kv.NodeID) bool
+}
+
+// Config is what a [Reaper] works with. A zero number or duration takes its
+// default.
+type Config struct {
+	Rules
+
+	Self  kv.NodeID
+	Local Local
+	Peers Peers
+	View  func() ring.View
+	Now   func() time.Time
+	// Random spreads the cycles of nodes that started together. It is called by
+	// Run only.
+	Random func() uint64
+	Log    *zap.Logger
+
+	// Every is how long a cycle over the partitions takes at least. Default 1 min.
+	Every time.Duration
+	// Rate is how many records are looked at in a second at most. Default 20,000.
+	Rate int
+	// Timeout bounds one call. Default 5 s.
+	Timeout time.Duration
+}
+
+// Result is what one pass over a partition did.
+type Result struct {
+	Rounds    int // begun
+	Confirmed int // records that all members confirmed
+	Reaped    int // records that this node then changed
+	// Oldest is the time of the oldest tombstone that is due and still there;
+	// zero if none is.
+	Oldest time.Time
+	// Missing are the members without which no round was begun or ended.
+	Missing []kv.NodeID
+}
+
+// Stats are counted since the start, but for the last two.
+type Stats struct {
+	Rounds    uint64 // begun
+	Confirmed uint64 // records that all members confirmed
+	Reaped    uint64 // records that this node then changed
+	Refused   uint64 // rounds that ended because a member refused or was not reached
+
+	// Oldest and Missing are what the last whole cycle found, as in [Result].
+	Oldest  time.Time
+	Missing []kv.NodeID
+}
+
+// Reaper drives the rounds of the partitions whose first owner is this node.
+// Two reapers of one partition do no harm: a member confirms one of them.
+type Reaper struct {
+	Config
+
+	mu    sync.Mutex
+	stats Stats
+
+	turn chan struct{} // held by the one pass that is under way
+	// What follows belongs to its holder.
+	scanned map[uint16]scan
+	numbers map[uint16]uint64 // the highest that were heard of
+}
+
+// scan is what the last look at a partition found, if nothing in it was due.
+type scan struct {
+	root uint64
+	next time.Time // nothing is due before; zero: never
+}
+
+// pause is the shortest wait that is worth a timer.
+const pause = 10 * time.Millisecond
+
+// attempts bounds the rounds for one batch whose number was too low.
+const attempts = 3
+
+// New returns a reaper. It does nothing until it is told to.
+func New(cfg Config) *Reaper {
+	cfg.Rules = cfg.withDefaults()
+	setDefault(&cfg.Every, time.Minute)
+	setDefault(&cfg.Rate, 20_000)
+	setDefault(&cfg.Timeout, 5*time.Second)
+	return &Reaper{
+		Config: cfg, turn: make(chan struct{}, 1), scanned: make(map[uint16]scan), numbers: make(map[uint16]uint64),
+	}
+}
+
+// Run reaps in cycles until ctx ends.
+func (r *Reaper) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		begun := r.Now()
+		r.cycle(ctx)
+		every := r.Every - time.Duration(r.Random()%uint64(max(1, r.Every/8)))
+		r.wait(ctx, max(every-r.Now().Sub(begun), pause))
+	}
+}
+
+// Stats returns what has been done and what is waiting. It is safe for
+// concurrent use.
+func (r *Reaper) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats
+	s.Missing = slices.Clone(s.Missing)
+	return s
+}
+
+// cycle makes a pass over each partition whose first owner is this node in the
+// newest layout.
+func (r *Reaper) cycle(ctx context.Context) {
+	v := r.View()
+	if len(v.Active()) == 0 {
+		return
+	}
+	var all Result
+	for p := range v.Active()[0].Partitions() {
+		if owners := v.Active()[0].Owners(ring.Partition(p)); len(owners) == 0 || owners[0] != r.Self {
+			continue
+		}
+		res, err := r.Reap(ctx, uint16(p))
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.Log.Warn("deletes wait: a round of reaping came to nothing", zap.Int("partition", p), zap.Error(err))
+		}
+		all.Oldest = earlier(all.Oldest, res.Oldest)
+		all.Missing = append(all.Missing, res.Missing...)
+	}
+	slices.Sort(all.Missing)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Oldest, r.stats.Missing = all.Oldest, slices.Compact(all.Missing)
+}
+
+// Reap makes one pass over the partition at once, whoever its first owner is.
+// It goes on after an error, and returns the last.
+func (r *Reaper) Reap(ctx context.Context, partition uint16) (Result, error) {
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+	p := &pass{Reaper: r, partition: partition}
+	last, known := r.scanned[partition]
+	root := r.Local.Root(partition)
+	if known && last.root == root && (last.next.IsZero() || r.Now().Before(last.next)) {
+		return Result{}, nil
+	}
+	delete(r.scanned, partition)
+	err := p.run(ctx)
+	if err == nil && !p.due {
+		r.scanned[partition] = scan{root: root, next: p.next}
+	}
+	r.count(p.Result, err)
+	return p.Result, err
+}
+
+func (r *Reaper) count(res Result, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Rounds += uint64(res.Rounds)
+	r.stats.Confirmed += uint64(res.Confirmed)
+	r.stats.Reaped += uint64(res.Reaped)
+	if err != nil {
+		r.stats.Refused++
+	}
+}
+
+// pass is one look at all records of a partition.
+type pass struct {
+	*Reaper
+	Result
+
+	partition uint16
+	pending   []candidate
+	due       bool          // something was
+	next      time.Time     // when the first of what is not due may be
+	owed      time.Duration // of waiting, for what was looked at
+	err       error         // the last
+}
+
+// candidate is an item with the time of its tombstone, if it has one.
+type candidate struct {
+	Item
+
+	deleted time.Time
+}
+
+func (p *pass) run(ctx context.Context) error {
+	for leaf := range 256 {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		seen := 0
+		err := p.Local.ScanLeaf(p.partition, uint8(leaf), func(key kv.Key, r kv.Record, digest uint64) error {
+			seen++
+			p.look(key, r, digest)
+			return nil
+		})
+		if err != nil {
+			p.err = fmt.Errorf("scan leaf %d: %w", leaf, err)
+		}
+		for len(p.pending) >= MaxItems {
+			p.settle(ctx, MaxItems)
+		}
+		p.pace(ctx, seen)
+	}
+	if len(p.pending) > 0 {
+		p.settle(ctx, len(p.pending))
+	}
+	return p.err
+}
+
+// look notes what may be taken out of a record.
+func (p *pass) look(key kv.Key, r kv.Record, digest uint64) {
+	reaping, due, ok := p.judge(r, p.Now())
+	if !ok {
+		p.next = earlier(p.next, p.Rules.next(r))
+		return
+	}
+	p.due = true
+	c := candidate{Item: Item{Key: key, Digest: digest, Due: due, Reaping: reaping}}
+	for _, v := range r.Live {
+		if v.Value.Kind == kv.KindTombstone && slices.Contains(reaping.Drop, v.Dot) {
+			c.deleted = earlier(c.deleted, v.Value.Stamp.Time())
+		}
+	}
+	p.pending = append(p.pending, c)
+}
+
+// settle tries to reap the first n candidates.
+func (p *pass) settle(ctx context.Context, n int) {
+	batch := p.pending[:n]
+	p.pending = p.pending[n:]
+	items := make([]Item, n)
+	for i, c := range batch {
+		items[i] = c.Item
+	}
+	done, err := p.reapItems(ctx, items)
+	if err != nil {
+		p.err = err
+	}
+	for _, c := range batch {
+		if !slices.ContainsFunc(done, func(it Item) bool { return it.Key == c.Key }) {
+			p.Oldest = earlier(p.Oldest, c.deleted)
+		}
+	}
+}
+
+// reapItems returns the items that all members confirmed.
+func (p *pass) reapItems(ctx context.Context, items []Item) ([]Item, error) {
+	v := p.View()
+	for _, id := range members(p.Self, v) {
+		if !p.Peers.Connected(id) {
+			p.miss(id)
+		}
+	}
+	if len(p.Missing) > 0 {
+		return nil, fmt.Errorf("not connected to %v", p.Missing)
+	}
+	var err error
+	for range attempts {
+		var done []Item
+		if done, err = p.round(ctx, v, items); err == nil {
+			return done, nil
+		}
+		if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Reason != RefusedNumber {
+			break
+		}
+	}
+	return nil, err
+}
+
+func (p *pass) miss(id kv.NodeID) {
+	if !slices.Contains(p.Missing, id) {
+		p.Missing = append(p.Missing, id)
+	}
+}
+
+// round carries out one round.
+func (p *pass) round(ctx context.Context, v ring.View, items []Item) ([]Item, error) {
+	rd := newRound(p.Self, v, p.partition, 1+max(p.Local.Number(p.partition), p.numbers[p.partition]), items)
+	p.Rounds++
+	for to, more := rd.next(); more; to, more = rd.next() {
+		if err := p.confirm(ctx, to, rd); err != nil {
+			return nil, fmt.Errorf("round %d of partition %d at %v: %w", rd.Number, p.partition, to, err)
+		}
+	}
+	if !rd.confirmed() {
+		return nil, nil
+	}
+	p.Confirmed += len(rd.Items)
+	return rd.Items, p.apply(ctx, rd)
+}
+
+func (p *pass) confirm(ctx context.Context, to kv.NodeID, rd *round) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	reply, err := p.Peers.Confirm(ctx, to, rd.Request)
+	if err == nil {
+		p.numbers[p.partition] = max(p.numbers[p.partition], reply.Number)
+		err = rd.take(reply)
+	}
+	if refused, ok := errors.AsType[*RefusedError](err); err != nil && (!ok || refused.Reason != RefusedNumber) {
+		p.miss(to)
+	}
+	return err
+}
+
+// apply tells all members, this node last: if it dies before, it will find the
+// records again. A member that does not hear of it keeps them, and gives them to
+// others, until the next round.
+func (p *pass) apply(ctx context.Context, rd *round) error {
+	for i := range rd.members {
+		to := rd.members[len(rd.members)-1-i]
+		reply, err := p.applyAt(ctx, to, rd.Request)
+		switch {
+		case to != p.Self: // harmless
+		case err != nil:
+			return fmt.Errorf("reap here: %w", err)
+		default:
+			for _, done := range reply.Done {
+				if done {
+					p.Reaped++
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (p *pass) applyAt(ctx context.Context, to kv.NodeID, req Request) (Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	return p.Peers.Apply(ctx, to, req)
+}
+
+// pace waits so that no more than Rate records are looked at in a second.
+func (p *pass) pace(ctx context.Context, seen int) {
+	p.owed += time.Duration(seen) * time.Second / time.Duration(p.Rate)
+	if p.owed >= pause {
+		p.wait(ctx, p.owed)
+		p.owed = 0
+	}
+}
+
+func (r *Reaper) wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// earlier returns the earlier of two times; a zero one is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
