@@ -50,9 +50,6 @@ func (r *Replica) Step(ctx context.Context, sync bool, fn func(reap.Tx) error) e
 	}
 }
 
-// HintTargets implements [reap.Store].
-func (r *Replica) HintTargets() ([]kv.NodeID, error) { return r.store.HintTargets() }
-
 // step is one step under way. It implements [reap.Tx].
 type step struct {
 	*storage.Tx
