@@ -52,11 +52,13 @@ type Ledger interface {
 	// that nothing is merged into it.
 	Registered() bool
 	// Sources returns which of the owners of a partition this node has still to
-	// merge it from: none if it is in good standing.
-	Sources(partition uint16, owners []kv.NodeID) []kv.NodeID
-	// Merged says that all that a source held of the partition in the life with
-	// that count of starts, when its merge began, is stored here durably.
-	Merged(partition uint16, source kv.NodeID, starts uint64) error
+	// merge it from, none if it is in good standing, and the number of the fall
+	// that this makes up for.
+	Sources(partition uint16, owners []kv.NodeID) (missing []kv.NodeID, epoch uint64)
+	// Merged says that all is stored here durably that a source, in the life with
+	// that count of starts, held of the partition when a merge began; and that
+	// Sources had returned epoch by then.
+	Merged(partition uint16, source kv.NodeID, starts, epoch uint64) error
 }
 
 // Peers asks other nodes about what they hold. Every context carries a

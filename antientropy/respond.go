@@ -68,7 +68,7 @@ func (r *Responder) Compare(from kv.NodeID, req CompareRequest) (CompareReply, e
 		if !ok || len(asked.Trees) > 0 && asked.Trees[0].NMax < least {
 			return CompareReply{}, notShared(from, asked.Partition)
 		}
-		if slices.Contains(r.Ledger.Sources(asked.Partition, land.owners(asked.Partition)), from) {
+		if sources, _ := r.Ledger.Sources(asked.Partition, land.owners(asked.Partition)); slices.Contains(sources, from) {
 			reply.Behind = append(reply.Behind, asked.Partition)
 		}
 		for _, t := range differing(asked.Trees, sharedRoots(r.Local, asked.Partition, least)) {

@@ -1,0 +1,387 @@
+package antientropy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
+)
+
+// Sizes of what is asked for at once. They keep a message at some hundred
+// kilobytes, and what is found between two looks at some megabytes.
+const (
+	compareShares = 1 << 10 // partitions compared by one message
+	childrenAsked = 1 << 11 // inner nodes asked for by one message
+	looksRecords  = 1 << 14 // records listed by one message
+	looksParts    = 1 << 10 // parts listed by one message
+	looksFound    = 1 << 15 // discords found before they are looked at again
+	pullKeys      = 256     // keys pulled, or nudged about, by one call
+	streamRecords = 1 << 14 // records, about, that one call streams
+)
+
+// verdict is what an exchange found out about a partition.
+type verdict uint8
+
+// The verdicts, from good to bad: a partition has the worst of its leaves.
+const (
+	same       verdict = iota // nothing differed, writes under way apart
+	healed                    // all that differed was merged on both sides
+	left                      // it differs, and is not for this exchange: the peer comes for it itself, say
+	unfinished                // it may differ still
+)
+
+// errRestarted ends an exchange with a peer that began another life meanwhile.
+var errRestarted = errors.New("the peer was restarted during the exchange")
+
+// exchange is one conversation with one peer over at most [compareShares]
+// partitions. It is used by one goroutine.
+type exchange struct {
+	*Exchanger
+
+	peer   kv.NodeID
+	land   *territory
+	shares []share // by partition
+	// eager is set where this node has to become whole: it takes all that
+	// differs at the first look, and gives nothing.
+	eager  bool
+	bucket string // heal only keys of this one; "": all
+
+	verdicts []verdict // of the shares; final when run returns
+	notes    []verdict // of the shares that differed, so far
+	starts   uint64    // of the peer's life, once met
+	met      bool
+	tally    tally
+	scratch  []byte
+}
+
+// tally is what an exchange counted.
+type tally struct {
+	differ, healed uint64 // keys
+	records, bytes uint64 // streamed by leaves
+	compared       uint64 // bytes of messages that compare, both ways
+}
+
+// run compares the shares and heals them. What verdicts says by then holds also
+// if it fails.
+func (e *exchange) run(ctx context.Context) error {
+	e.verdicts, e.notes = make([]verdict, len(e.shares)), make([]verdict, len(e.shares))
+	for i := range e.verdicts {
+		e.verdicts[i] = unfinished
+	}
+	list, err := e.compare(ctx)
+	if err == nil {
+		err = e.settle(ctx, list)
+	}
+	if err == nil && e.eager && len(list) > 0 {
+		_, err = e.askRoots(ctx) // tells whether all came from the life that was compared
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		i := e.index(c.partition)
+		e.verdicts[i] = e.notes[i]
+	}
+	return nil
+}
+
+// compare returns the partitions that differ and are to be healed; the verdict
+// on the others is final.
+func (e *exchange) compare(ctx context.Context) ([]canvass, error) {
+	reply, err := e.askRoots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range e.verdicts {
+		e.verdicts[i] = same
+	}
+	var list []canvass
+	for _, d := range reply.Differ {
+		i := e.index(d.Tree.Partition)
+		if i < 0 || d.Tree.NMax < e.shares[i].least {
+			return nil, fmt.Errorf("%w: partition %d was not asked for", errBadMessage, d.Tree.Partition)
+		}
+		_, comes := slices.BinarySearch(reply.Behind, d.Tree.Partition)
+		if comes && !e.eager {
+			e.verdicts[i] = left
+			continue
+		}
+		e.verdicts[i] = unfinished
+		if n := len(list); n == 0 || list[n-1].partition != d.Tree.Partition {
+			list = append(list, canvass{share: e.shares[i]})
+		}
+		list[len(list)-1].add(d, e.Local.Tree(d.Tree))
+	}
+	return list, nil
+}
+
+func (e *exchange) askRoots(ctx context.Context) (CompareReply, error) {
+	req := CompareRequest{Fence: e.fence(), Partitions: make([]Roots, len(e.shares))}
+	for i, s := range e.shares {
+		req.Partitions[i] = Roots{s.partition, sharedRoots(e.Local, s.partition, s.least)}
+	}
+	reply, err := ask(ctx, e, e.Peers.Compare, req)
+	if err != nil {
+		return CompareReply{}, err
+	}
+	return reply, e.meet(reply.Refusal, reply.Starts)
+}
+
+// settle heals the partitions.
+func (e *exchange) settle(ctx context.Context, list []canvass) error {
+	var partly []canvass
+	for _, c := range list {
+		if e.bucket != "" || e.count(c.share) > 0 {
+			partly = append(partly, c)
+			continue
+		}
+		if err := e.stream(ctx, c.partition, c.filled(), c.count); err != nil {
+			return err
+		}
+	}
+	for len(partly) > 0 {
+		n := batchOfTrees(partly)
+		sites, err := e.descend(ctx, partly[:n])
+		if err != nil {
+			return err
+		}
+		if err := e.settleSites(ctx, sites); err != nil {
+			return err
+		}
+		partly = partly[n:]
+	}
+	return nil
+}
+
+// count returns how many records this node has in the trees of the share.
+func (e *exchange) count(s share) uint64 {
+	var n uint64
+	for _, t := range sharedRoots(e.Local, s.partition, s.least) {
+		n += t.Count
+	}
+	return n
+}
+
+// descend finds the leaves that differ.
+func (e *exchange) descend(ctx context.Context, list []canvass) ([]site, error) {
+	req := ChildrenRequest{Fence: e.fence()}
+	asked := 0
+	for _, c := range list {
+		for _, t := range c.trees {
+			if len(t.inner) > 0 {
+				req.Trees = append(req.Trees, InnerNodes{t.id, t.inner})
+				asked += len(t.inner)
+			}
+		}
+	}
+	if asked == 0 { // they became the same
+		return nil, nil
+	}
+	reply, err := ask(ctx, e, e.Peers.Children, req)
+	if err == nil {
+		err = e.meet(reply.Refusal, reply.Starts)
+	}
+	if err == nil && len(reply.Children) != asked {
+		err = fmt.Errorf("%w: %d inner nodes where %d were asked for", errBadMessage, len(reply.Children), asked)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var sites []site
+	children := reply.Children
+	for _, c := range list {
+		n := c.asked()
+		sites = append(sites, c.sites(children[:n], e.leafCounts(c.share))...)
+		children = children[n:]
+	}
+	return sites, nil
+}
+
+// leafCounts returns how many records this node has in each leaf of the share.
+func (e *exchange) leafCounts(s share) *[merkle.Leaves]int {
+	var counts [merkle.Leaves]int
+	for _, root := range sharedRoots(e.Local, s.partition, s.least) {
+		for i, l := range e.Local.Tree(merkle.ID{Partition: s.partition, NMax: root.NMax}) {
+			counts[i] += int(l.Count)
+		}
+	}
+	return &counts
+}
+
+// settleSites streams the leaves that are empty here and compares the keys of
+// the others.
+func (e *exchange) settleSites(ctx context.Context, sites []site) error {
+	var listed []place
+	for len(sites) > 0 {
+		n := samePartition(sites)
+		var empty []uint8
+		for _, s := range sites[:n] {
+			if s.here == 0 && e.bucket == "" {
+				empty = append(empty, s.leaf)
+			} else {
+				listed = append(listed, s.places()...)
+			}
+		}
+		if err := e.stream(ctx, sites[0].partition, empty, uint64(sites[0].there*len(empty))); err != nil {
+			return err
+		}
+		sites = sites[n:]
+	}
+	return e.settleKeys(ctx, listed)
+}
+
+// stream pulls all records of some leaves of a partition, which hold about that
+// many.
+func (e *exchange) stream(ctx context.Context, partition uint16, leaves []uint8, records uint64) error {
+	calls := 1 + int(records/streamRecords)
+	size := max(1, (len(leaves)+calls-1)/calls)
+	for group := range slices.Chunk(leaves, size) {
+		err := e.patiently(ctx, streamTimeouts*e.Timeout, func(ctx context.Context) error {
+			records, bytes, err := e.Mover.PullLeaves(ctx, e.peer, partition, group)
+			e.tally.records += uint64(records)
+			e.tally.bytes += uint64(bytes)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		e.note(partition, healed)
+	}
+	return nil
+}
+
+// settleKeys compares the keys at the places and heals those that differ.
+func (e *exchange) settleKeys(ctx context.Context, list []place) error {
+	for len(list) > 0 {
+		found, rest, err := e.look(ctx, list, looksFound)
+		if err != nil {
+			return err
+		}
+		list = rest
+		if e.eager {
+			err = e.take(ctx, found)
+		} else {
+			err = e.lookAgain(ctx, found)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAgain heals what still differs after a while: the rest were writes under
+// way.
+func (e *exchange) lookAgain(ctx context.Context, first []discord) error {
+	if len(first) == 0 {
+		return nil
+	}
+	if err := sleep(ctx, e.SecondLook); err != nil {
+		return err
+	}
+	second, _, err := e.look(ctx, places(first), len(first)+looksFound)
+	if err != nil {
+		return err
+	}
+	return e.heal(ctx, e.chosen(confirmed(first, second)))
+}
+
+// chosen leaves out the keys of which nobody asked that they be healed.
+func (e *exchange) chosen(list []discord) []discord {
+	return slices.DeleteFunc(list, func(d discord) bool {
+		if e.bucket == "" || d.key.Bucket == e.bucket {
+			return false
+		}
+		e.note(d.at.part.Partition, left)
+		return true
+	})
+}
+
+// look asks the peer which keys differ, place by place until enough are found;
+// rest are the places that are left.
+func (e *exchange) look(ctx context.Context, list []place, enough int) (found []discord, rest []place, err error) {
+	for len(list) > 0 && len(found) < enough {
+		n := batch(list)
+		some, err := e.lookOnce(ctx, list[:n])
+		if err != nil {
+			return nil, nil, err
+		}
+		found, list = append(found, some...), list[n:]
+	}
+	return found, list, nil
+}
+
+func (e *exchange) lookOnce(ctx context.Context, list []place) ([]discord, error) {
+	req := KeysRequest{Fence: e.fence(), Parts: make([]Listing, len(list))}
+	own := make([][]Entry, len(list))
+	for i, p := range list {
+		var err error
+		if own[i], err = e.entries(p); err != nil {
+			return nil, err
+		}
+		req.Parts[i] = listing(p.part, own[i])
+	}
+	reply, err := ask(ctx, e, e.Peers.Keys, req)
+	if err == nil {
+		err = e.meet(reply.Refusal, reply.Starts)
+	}
+	if err == nil && len(reply.Parts) != len(list) {
+		err = fmt.Errorf("%w: %d parts where %d were asked for", errBadMessage, len(reply.Parts), len(list))
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []discord
+	for i, c := range reply.Parts {
+		found = append(found, discords(list[i], own[i], c)...)
+		if c.Cut {
+			e.note(list[i].part.Partition, unfinished)
+		}
+	}
+	return found, nil
+}
+
+// entries returns what this node holds at a place, by digest.
+func (e *exchange) entries(p place) ([]Entry, error) {
+	var own []Entry
+	err := scanPart(e.Local, p.part, p.least, func(entry Entry) { own = append(own, entry) })
+	if errors.Is(err, ErrDamaged) {
+		e.Suspect(p.part.Partition, p.part.Leaf)
+		err = nil
+	}
+	slices.SortFunc(own, compareEntries)
+	return own, err
+}
+
+// note makes the verdict on a partition that differs no better than v.
+func (e *exchange) note(partition uint16, v verdict) {
+	if i := e.index(partition); i >= 0 {
+		e.notes[i] = max(e.notes[i], v)
+	}
+}
+
+// index returns the place of a partition among the shares, -1 if it is none.
+func (e *exchange) index(partition uint16) int {
+	if i, ok := findShare(e.shares, partition); ok {
+		return i
+	}
+	return -1
+}
+
+// meet checks that the peer takes part, and that it is the one of the replies
+// before.
+func (e *exchange) meet(r Refusal, starts uint64) error {
+	if err := r.Err(); err != nil {
+		return err
+	}
+	if e.met && e.starts != starts {
+		return errRestarted
+	}
+	e.starts, e.met = starts, true
+	return nil
+}
+
+func (e *exchange) fence() Fence { return Fence{View: e.land.digest, HashVersion: merkle.HashVersion} }

@@ -1,0 +1,246 @@
+package antientropy
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
+)
+
+// Everything here is pure: from what two nodes said of their trees and leaves,
+// where they differ.
+
+// site is a leaf in which the trees of this node and its peer differ.
+type site struct {
+	share
+
+	leaf  uint8
+	here  int // records of the shared trees here, when the site was found
+	there int // about as many are at the peer
+}
+
+// partRecords is how many records a listing holds at most, if their number is
+// as it was when the site was found; four times as many fit into a message.
+const partRecords = maxDigests / 4
+
+// places cuts the site into what can be listed at once.
+func (s site) places() []place {
+	records := max(s.here, s.there)
+	slicing := uint8(0)
+	if records > partRecords {
+		slicing = min(maxBits, uint8(bits.Len(uint(records/partRecords))))
+	}
+	out := make([]place, 1<<slicing)
+	for i := range out {
+		part := Part{Partition: s.partition, Leaf: s.leaf, Bits: slicing, Index: uint32(i)}
+		out[i] = place{part: part, least: s.least, records: records >> slicing}
+	}
+	return out
+}
+
+// canvass is one partition on its way down the trees.
+type canvass struct {
+	share
+
+	count uint64 // of the peer's records in trees that differ
+	trees []pairOfTrees
+}
+
+// pairOfTrees is one tree of this node and what the peer said of its own.
+type pairOfTrees struct {
+	id     merkle.ID
+	mine   merkle.Tree
+	theirs merkle.Summary // the nodes beneath the root
+	inner  []uint8        // where they differ
+}
+
+// add compares the nodes beneath the roots of one tree.
+func (c *canvass) add(d Difference, mine merkle.Tree) {
+	c.count += d.Count
+	c.trees = append(c.trees, pairOfTrees{d.Tree, mine, d.Inner, mine.Inner().Diff(d.Inner)})
+}
+
+// asked returns beneath how many inner nodes the leaves are asked for.
+func (c *canvass) asked() int {
+	n := 0
+	for _, t := range c.trees {
+		n += len(t.inner)
+	}
+	return n
+}
+
+// filled returns the leaves, rising, that are not empty in some tree of the
+// peer, as far as the inner nodes tell.
+func (c *canvass) filled() []uint8 {
+	var filled [merkle.Fanout]bool
+	for _, t := range c.trees {
+		for i, n := range t.theirs {
+			filled[i] = filled[i] || n != 0
+		}
+	}
+	var leaves []uint8
+	for leaf := range merkle.Leaves {
+		if filled[leaf/merkle.Fanout] {
+			leaves = append(leaves, uint8(leaf))
+		}
+	}
+	return leaves
+}
+
+// sites returns the leaves that differ, rising, given the peer's children of
+// the inner nodes that differ, in their order. here counts this node's records
+// in all shared trees, also in those that do not differ.
+func (c *canvass) sites(children []merkle.Summary, here *[merkle.Leaves]int) []site {
+	var differ [merkle.Leaves]bool
+	for _, t := range c.trees {
+		for _, i := range t.inner {
+			for _, at := range t.mine.Children(i).Diff(children[0]) {
+				differ[i*merkle.Fanout+at] = true
+			}
+			children = children[1:]
+		}
+	}
+	there := int(c.count / merkle.Leaves)
+	var out []site
+	for leaf, yes := range differ {
+		if yes {
+			out = append(out, site{c.share, uint8(leaf), here[leaf], there})
+		}
+	}
+	return out
+}
+
+// batchOfTrees returns of how many of the partitions one message asks for the
+// leaves: at least one.
+func batchOfTrees(list []canvass) int {
+	asked := 0
+	for i := range list {
+		if asked += list[i].asked(); i > 0 && asked > childrenAsked {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// samePartition returns how many of the sites, from the first on, are in its
+// partition.
+func samePartition(sites []site) int {
+	for i, s := range sites {
+		if s.partition != sites[0].partition {
+			return i
+		}
+	}
+	return len(sites)
+}
+
+// listing is what is told of entries, which are sorted. One that has outgrown a
+// message is cut: what is not told of seems to differ, is pulled, and is found
+// to be held.
+func listing(p Part, own []Entry) Listing {
+	own = own[:min(len(own), maxDigests)]
+	l := Listing{Part: p, Digests: make([]uint64, len(own))}
+	for i, e := range own {
+		l.Digests[i] = e.Digest
+	}
+	return l
+}
+
+func compareEntries(a, b Entry) int {
+	return cmp.Or(cmp.Compare(a.Digest, b.Digest), compareKeys(a.Key, b.Key))
+}
+
+// discord is a key whose records differ.
+type discord struct {
+	at    place // where its digests were compared
+	key   kv.Key
+	here  uint64 // digest of this node's record; zero: it has none
+	there uint64 // of the peer's; zero: it has none, or did not say
+
+	taken bool // this node holds all that the peer does
+	given bool // the peer holds all that this node does
+}
+
+// place is a part in which keys are compared.
+type place struct {
+	part    Part
+	least   uint8 // the smallest n_max that is compared
+	records int   // how many it held, about, on the side that has more
+}
+
+// discords returns the keys in which own, sorted by digest, differs from what
+// the peer says of its records, sorted by key.
+func discords(at place, own []Entry, c Contrast) []discord {
+	out := make([]discord, 0, len(c.Unknown)+len(c.Extra))
+	for _, i := range c.Unknown {
+		if int(i) < len(own) {
+			out = append(out, discord{at: at, key: own[i].Key, here: own[i].Digest})
+		}
+	}
+	for _, e := range c.Extra {
+		out = append(out, discord{at: at, key: e.Key, there: e.Digest})
+	}
+	slices.SortStableFunc(out, func(a, b discord) int { return compareKeys(a.key, b.key) })
+	return joined(out)
+}
+
+// joined makes one of two neighbours that speak of one key.
+func joined(list []discord) []discord {
+	out := list[:0]
+	for _, d := range list {
+		if n := len(out); n > 0 && out[n-1].key == d.key {
+			out[n-1].here |= d.here
+			out[n-1].there |= d.there
+			continue
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// batch returns how many of the places fit into one message: at least one.
+func batch(list []place) int {
+	records := 0
+	for i, p := range list {
+		if records += p.records; i > 0 && (i == looksParts || records > looksRecords) {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// confirmed returns those of the second look whose keys differed at the first.
+func confirmed(first, second []discord) []discord {
+	return slices.DeleteFunc(second, func(d discord) bool {
+		_, ok := slices.BinarySearchFunc(first, d, compareDiscords)
+		return !ok
+	})
+}
+
+// places returns where the discords are, each once. They are sorted.
+func places(list []discord) []place {
+	var out []place
+	for _, d := range list {
+		if n := len(out); n == 0 || out[n-1] != d.at {
+			out = append(out, d.at)
+		}
+	}
+	return out
+}
+
+func compareDiscords(a, b discord) int {
+	return cmp.Or(comparePlaces(a.at, b.at), compareKeys(a.key, b.key))
+}
+
+func comparePlaces(a, b place) int {
+	return cmp.Or(
+		cmp.Compare(a.part.Partition, b.part.Partition),
+		cmp.Compare(a.part.Leaf, b.part.Leaf),
+		cmp.Compare(a.part.Index, b.part.Index),
+	)
+}
+
+func compareKeys(a, b kv.Key) int {
+	return cmp.Or(cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.Name, b.Name))
+}

@@ -1,0 +1,134 @@
+package antientropy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/starling-kv/starling/kv"
+)
+
+// Selection says what to repair. The zero Selection is all that this node owns,
+// with all other owners.
+type Selection struct {
+	Bucket    string    // heal only the keys of this one; "": of all
+	Partition *uint16   // only this one; nil: all
+	Node      kv.NodeID // only with this one; zero: with all
+}
+
+// Progress is how far a repair is.
+type Progress struct {
+	Peer        kv.NodeID // with which it has just exchanged
+	Done, Total int       // partitions times peers; Total grows when something is to be looked at again
+	Differ      uint64    // keys that were found to differ
+	Healed      uint64    // of these, the ones that are the same now
+	Streamed    uint64    // records that came as whole leaves
+}
+
+// ErrNothingSelected is the error of a repair of what this node does not own or
+// does not share with the node selected.
+var ErrNothingSelected = errors.New("this node shares nothing of that with another: ask one of the owners")
+
+// Repair exchanges what is selected with its other owners now, one after the
+// other, and once more with all of them where something differed: what one
+// owner held, all of them hold then. It returns when that is done, and names in
+// its error the peers with which it was not. progress is called after each
+// step. Only one repair runs at a time; others wait.
+func (x *Exchanger) Repair(ctx context.Context, sel Selection, progress func(Progress)) error {
+	select {
+	case x.repairing <- struct{}{}:
+		defer func() { <-x.repairing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if !x.Ledger.Registered() {
+		return ErrUnregistered
+	}
+	r := &repair{Exchanger: x, land: x.surveyor.territory(x.View()), bucket: sel.Bucket, progress: progress}
+	list := selected(r.land, sel)
+	if len(list) == 0 {
+		return ErrNothingSelected
+	}
+	r.round(ctx, list)
+	r.failed = nil // what failed in the first round is tried again
+	r.round(ctx, r.again(list))
+	return errors.Join(r.failed...)
+}
+
+// repair is one call of Repair.
+type repair struct {
+	*Exchanger
+
+	land     *territory
+	bucket   string
+	progress func(Progress)
+	so       Progress
+	changed  []uint16 // rising: where not all was the same
+	failed   []error
+}
+
+// selected returns the shares to exchange, by peer.
+func selected(land *territory, sel Selection) []neighbor {
+	var out []neighbor
+	for _, n := range land.peers {
+		if sel.Node != 0 && n.id != sel.Node {
+			continue
+		}
+		if sel.Partition != nil {
+			n.shares = pick(n.shares, []uint16{*sel.Partition})
+		}
+		if len(n.shares) > 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// again returns those of the shares where something differed with some peer.
+func (r *repair) again(list []neighbor) []neighbor {
+	var out []neighbor
+	for _, n := range list {
+		if n.shares = pick(n.shares, r.changed); len(n.shares) > 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (r *repair) round(ctx context.Context, list []neighbor) {
+	for _, n := range list {
+		r.so.Total += len(n.shares)
+	}
+	for _, n := range list {
+		r.so.Peer = n.id
+		for shares := range slices.Chunk(n.shares, compareShares) {
+			r.exchange(ctx, n.id, shares)
+		}
+	}
+}
+
+func (r *repair) exchange(ctx context.Context, peer kv.NodeID, shares []share) {
+	e := &exchange{Exchanger: r.Exchanger, peer: peer, land: r.land, shares: shares, bucket: r.bucket}
+	err := r.converse(ctx, e)
+	open := 0
+	for i, v := range e.verdicts {
+		if v != same {
+			r.changed = insert(r.changed, shares[i].partition)
+		}
+		if v == unfinished {
+			open++
+		}
+	}
+	if err == nil && open > 0 {
+		err = errors.New("they differ still: repair again")
+	}
+	if err != nil {
+		r.failed = append(r.failed, fmt.Errorf("node %v, %d of %d partitions: %w", peer, open, len(shares), err))
+	}
+	r.so.Done += len(shares)
+	r.so.Differ += e.tally.differ
+	r.so.Healed += e.tally.healed
+	r.so.Streamed += e.tally.records
+	r.progress(r.so)
+}
