@@ -60,6 +60,9 @@ Examples:
   starling dev --nodes 3 --zones 3 --dir ./cluster --set durability=async`
 }
 
+// leash makes a child end with the process that started it.
+const leash = "--exit-with-stdin"
+
 const (
 	devReadyTimeout = time.Minute
 	devStopTimeout  = 10 * time.Second
@@ -101,7 +104,7 @@ func (c *devRunCmd) Run(ctx context.Context, w *world, dev *devCmd) (err error) 
 func (c *devRunCmd) serveArgs(p devcluster.Plan, h devcluster.Home, n devcluster.Node) []string {
 	nodes := p.Layout()
 	args := []string{
-		"serve", "--exit-with-stdin", "--rejoin-empty", "--name=" + n.Name, "--dir=" + h.Data(n.Name), "--secret-file=" + h.Secret(),
+		"serve", leash, "--rejoin-empty", "--name=" + n.Name, "--dir=" + h.Data(n.Name), "--secret-file=" + h.Secret(),
 		"--listen=" + n.Listen, "--admin=" + n.Admin, "--peer=" + n.Peer, "--gossip=" + n.Gossip,
 		"--log-format=console", "--default-n=" + strconv.Itoa(min(3, p.Nodes)),
 	}

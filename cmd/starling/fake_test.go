@@ -302,13 +302,16 @@ func writeFiles(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// roleVar makes the test binary play a node for starling dev.
+// roleVar makes the test binary play a node for starling dev, or be starling.
 const roleVar = "CMD_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(roleVar) == "node" {
 		w := &world{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, now: time.Now, getenv: os.Getenv, startNode: startFakeNode}
 		os.Exit(run(context.Background(), w, os.Args[1:]))
+	}
+	if os.Getenv(roleVar) == "real" {
+		main()
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -26,6 +26,7 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Show the cluster, or where a key lives."`
 	Import importCmd `cmd:"" help:"Store the files of a directory."`
 	Verify verifyCmd `cmd:"" help:"Compare the files of a directory with what every node returns."`
+	Bench  benchCmd  `cmd:"" help:"Measure the cluster under load, alone or beside others."`
 }
 
 const description = "Starling, a key-value cluster without a leader."

@@ -52,6 +52,7 @@ var rooms = []room{
 
 // neighbours are the imports between rooms of one rank that are allowed.
 var neighbours = []struct{ from, to, why string }{
+	{"cmd", "bench", "its command line: the one binary starts the cluster, the limits and the load"},
 	{"node/replica", "node/storage", "the replica is what its engine does with a request: it has no meaning without one"},
 	{"node/peer", "node/transport", "it is the protocol that the transport carries: its requests and replies are the transport's"},
 }
