@@ -197,10 +197,13 @@ func (p *pull) mayYet(err error) bool {
 	return err != nil && !errors.Is(err, coordinator.ErrNotOwner) && wholeError(err) == nil
 }
 
+// wholeCodes are those of a node that takes no record at the moment.
+var wholeCodes = []kv.Code{kv.CodeOverloaded, kv.CodeDiskFull, kv.CodeNotReady}
+
 // wholeError returns err if it concerns more than one key: this node takes
 // nothing at the moment, or the time is over.
 func wholeError(err error) error {
-	if _, ok := errors.AsType[*kv.Error](err); ok {
+	if e, ok := errors.AsType[*kv.Error](err); ok && slices.Contains(wholeCodes, e.Code) {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -220,10 +223,9 @@ func (c *Client) PullLeaves(ctx context.Context, from kv.NodeID, partition uint1
 		return 0, 0, errOwnPull
 	}
 	p := &leafPull{pull: pull{Client: c, from: from}, pages: make(chan page, 1)}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	p.begin(ctx, PullRequest{Partition: partition, Leaves: leaves})
-	err = p.run(ctx)
+	pages, cancel := context.WithCancel(ctx)
+	p.begin(pages, PullRequest{Partition: partition, Leaves: leaves})
+	err = p.run(pages)
 	cancel()
 	for ; p.open > 0; p.open-- {
 		<-p.pages

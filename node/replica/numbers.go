@@ -150,7 +150,7 @@ func (r *Replica) heed(partition uint16, to uint64) {
 	}
 	done := make(chan error, 1)
 	if err := r.raise(partition, to, func(err error) { done <- err }); err == nil {
-		<-done
+		<-done // the number tells
 	}
 }
 
