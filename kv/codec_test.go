@@ -187,6 +187,14 @@ func TestCodecRoundTrip(t *testing.T) {
 	})
 }
 
+func TestCanonicalOfTooLittle(t *testing.T) {
+	for _, b := range [][]byte{nil, {0}, {1}, append([]byte{1}, make([]byte, 15)...)} {
+		if got := Canonical(b); len(got) != 0 {
+			t.Errorf("%x has the canonical part %x, want none", b, got)
+		}
+	}
+}
+
 func TestDecodeRefusesTruncated(t *testing.T) {
 	for name, r := range goldenRecords() {
 		shared, local := encoded(r), AppendLocal(nil, r)
