@@ -130,17 +130,23 @@ func (e *exchange) askRoots(ctx context.Context) (CompareReply, error) {
 	return reply, e.meet(reply.Refusal, reply.Starts)
 }
 
-// settle heals the partitions.
+// settle heals the partitions: first those of which this node has nothing.
 func (e *exchange) settle(ctx context.Context, list []canvass) error {
 	var partly []canvass
+	var listed []place
 	for _, c := range list {
-		if e.bucket != "" || e.count(c.share) > 0 {
+		if e.count(c.share) > 0 {
 			partly = append(partly, c)
 			continue
 		}
-		if err := e.stream(ctx, c.partition, c.filled(), c.count); err != nil {
+		more, err := e.stream(ctx, c.filled())
+		if err != nil {
 			return err
 		}
+		listed = append(listed, more...)
+	}
+	if err := e.settleKeys(ctx, listed); err != nil {
+		return err
 	}
 	for len(partly) > 0 {
 		n := batchOfTrees(partly)
@@ -217,40 +223,53 @@ func (e *exchange) settleSites(ctx context.Context, sites []site) error {
 	var listed []place
 	for len(sites) > 0 {
 		n := samePartition(sites)
-		var empty []uint8
+		var empty []site
 		for _, s := range sites[:n] {
-			if s.here == 0 && e.bucket == "" {
-				empty = append(empty, s.leaf)
+			if s.here == 0 {
+				empty = append(empty, s)
 			} else {
 				listed = append(listed, s.places()...)
 			}
 		}
-		if err := e.stream(ctx, sites[0].partition, empty, uint64(sites[0].there*len(empty))); err != nil {
+		more, err := e.stream(ctx, empty)
+		if err != nil {
 			return err
 		}
-		sites = sites[n:]
+		listed, sites = append(listed, more...), sites[n:]
 	}
 	return e.settleKeys(ctx, listed)
 }
 
-// stream pulls all records of some leaves of a partition, which hold about that
-// many.
-func (e *exchange) stream(ctx context.Context, partition uint16, leaves []uint8, records uint64) error {
-	calls := 1 + int(records/streamRecords)
-	size := max(1, (len(leaves)+calls-1)/calls)
-	for group := range slices.Chunk(leaves, size) {
-		err := e.patiently(ctx, streamTimeouts*e.Timeout, func(ctx context.Context) error {
-			records, bytes, err := e.Mover.PullLeaves(ctx, e.peer, partition, group)
-			e.tally.records += uint64(records)
-			e.tally.bytes += uint64(bytes)
-			return err
-		})
-		if err != nil {
-			return err
+// stream pulls all records of leaves of one partition. What cannot be streamed,
+// because the peer cannot read some record of it, or because only one bucket is
+// wanted, is to be listed.
+func (e *exchange) stream(ctx context.Context, sites []site) (listed []place, err error) {
+	for len(sites) > 0 {
+		n := batchOfLeaves(sites)
+		if e.bucket != "" || e.streamOnce(ctx, sites[:n]) != nil {
+			for _, s := range sites[:n] {
+				listed = append(listed, s.places()...)
+			}
 		}
-		e.note(partition, healed)
+		sites = sites[n:]
 	}
-	return nil
+	return listed, ctx.Err()
+}
+
+func (e *exchange) streamOnce(ctx context.Context, sites []site) error {
+	partition, leaves := sites[0].partition, make([]uint8, len(sites))
+	for i, s := range sites {
+		leaves[i] = s.leaf
+	}
+	return e.patiently(ctx, moveTimeouts*e.Timeout, func(ctx context.Context) error {
+		records, bytes, err := e.Mover.PullLeaves(ctx, e.peer, partition, leaves)
+		e.tally.records += uint64(records)
+		e.tally.bytes += uint64(bytes)
+		if err == nil {
+			e.note(partition, healed)
+		}
+		return err
+	})
 }
 
 // settleKeys compares the keys at the places and heals those that differ.

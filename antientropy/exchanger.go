@@ -50,7 +50,7 @@ type Config struct {
 	SecondLook time.Duration
 	// Scrub is how long one walk over all leaves of this node takes. Default 24 h.
 	Scrub time.Duration
-	// Timeout is the deadline of one call; one that streams leaves has six times
+	// Timeout is the deadline of one call; one that moves records has six times
 	// as long. Default 5 s.
 	Timeout time.Duration
 	// Parallel bounds the peers with which exchanges are under way. Default 4.

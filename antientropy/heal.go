@@ -15,7 +15,7 @@ const (
 	firstPause     = 50 * time.Millisecond
 	longestPause   = 2 * time.Second
 	patience       = 8  // refusals in a row
-	streamTimeouts = 6  // of [Config.Timeout] has a call that streams leaves
+	moveTimeouts   = 6  // of [Config.Timeout] has a call that moves records
 	pressurePauses = 20 // of firstPause, before one call is made in spite of pressure
 	firstNudge     = 64 // keys, before the peer said how many it would take
 )
@@ -73,7 +73,7 @@ func (e *exchange) pull(ctx context.Context, list []discord) error {
 	wanted := refer(list, func(d discord) bool { return d.there != 0 })
 	for group := range slices.Chunk(wanted, pullKeys) {
 		keys := keysOf(group)
-		err := e.patiently(ctx, e.Timeout, func(ctx context.Context) error {
+		err := e.patiently(ctx, moveTimeouts*e.Timeout, func(ctx context.Context) error {
 			held, err := e.Mover.Pull(ctx, e.peer, keys, false)
 			for i, ok := range held[:min(len(held), len(group))] {
 				group[i].taken = ok
@@ -122,7 +122,7 @@ func (e *exchange) push(ctx context.Context, list []discord) error {
 		var held []bool
 		var room int
 		var pause time.Duration
-		err := e.patiently(ctx, e.Timeout, func(ctx context.Context) (err error) {
+		err := e.patiently(ctx, moveTimeouts*e.Timeout, func(ctx context.Context) (err error) {
 			held, room, pause, err = e.Mover.Nudge(ctx, e.peer, e.Self, keysOf(group), false)
 			return err
 		})
@@ -136,10 +136,14 @@ func (e *exchange) push(ctx context.Context, list []discord) error {
 			size, refusals, wanted = min(room, pullKeys), 0, wanted[len(group):]
 			continue
 		}
+		before := len(wanted)
+		wanted = slices.DeleteFunc(wanted, func(d *discord) bool { return d.given })
+		if len(wanted) < before {
+			refusals = 0
+		}
 		if refusals++; refusals == patience {
 			return errBusy
 		}
-		wanted = slices.DeleteFunc(wanted, func(d *discord) bool { return d.given })
 		if err := sleep(ctx, pauseAfter(refusals, pause)); err != nil {
 			return err
 		}

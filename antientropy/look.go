@@ -73,21 +73,24 @@ func (c *canvass) asked() int {
 
 // filled returns the leaves, rising, that are not empty in some tree of the
 // peer, as far as the inner nodes tell.
-func (c *canvass) filled() []uint8 {
+func (c *canvass) filled() []site {
 	var filled [merkle.Fanout]bool
 	for _, t := range c.trees {
 		for i, n := range t.theirs {
 			filled[i] = filled[i] || n != 0
 		}
 	}
-	var leaves []uint8
+	var sites []site
 	for leaf := range merkle.Leaves {
 		if filled[leaf/merkle.Fanout] {
-			leaves = append(leaves, uint8(leaf))
+			sites = append(sites, site{share: c.share, leaf: uint8(leaf), there: c.perLeaf()})
 		}
 	}
-	return leaves
+	return sites
 }
+
+// perLeaf is how many records the peer has in a leaf, about.
+func (c *canvass) perLeaf() int { return int((c.count + merkle.Leaves - 1) / merkle.Leaves) }
 
 // sites returns the leaves that differ, rising, given the peer's children of
 // the inner nodes that differ, in their order. here counts this node's records
@@ -102,11 +105,10 @@ func (c *canvass) sites(children []merkle.Summary, here *[merkle.Leaves]int) []s
 			children = children[1:]
 		}
 	}
-	there := int(c.count / merkle.Leaves)
 	var out []site
 	for leaf, yes := range differ {
 		if yes {
-			out = append(out, site{c.share, uint8(leaf), here[leaf], there})
+			out = append(out, site{c.share, uint8(leaf), here[leaf], c.perLeaf()})
 		}
 	}
 	return out
@@ -122,6 +124,17 @@ func batchOfTrees(list []canvass) int {
 		}
 	}
 	return len(list)
+}
+
+// batchOfLeaves returns how many of the sites one call streams: at least one.
+func batchOfLeaves(sites []site) int {
+	records := 0
+	for i, s := range sites {
+		if records += s.there; i > 0 && records > streamRecords {
+			return i
+		}
+	}
+	return len(sites)
 }
 
 // samePartition returns how many of the sites, from the first on, are in its
