@@ -41,14 +41,14 @@ func bugs() []planted {
 		{
 			name: "acknowledged before it is synced", breaks: "an acknowledged write survives a power cut",
 			file: "node/replica/replica.go",
-			old:  "	case coordinator.DurabilityDefault:\n	}\n	return r.sync",
-			new:  "	case coordinator.DurabilityDefault:\n	}\n	return false",
+			old:  "d == coordinator.DurabilityDefault && r.sync {\n		return true, nil",
+			new:  "d == coordinator.DurabilityDefault && r.sync {\n		return false, nil",
 		},
 		{
 			name: "acknowledged before it is committed", breaks: "w nodes hold an acknowledged write",
 			file: "node/replica/replica.go",
-			old:  "		Done: func(err error) { done(told(err)) },",
-			new:  "		Done: func(error) { done(nil) },",
+			old:  "			r.notice(slot, err)\n			done(told(err))",
+			new:  "			r.notice(slot, err)\n			done(nil)",
 		},
 		{
 			name: "a dropped hint", breaks: "what counted towards a sloppy w is kept",
@@ -77,8 +77,8 @@ func bugs() []planted {
 		{
 			name: "overlapping quorums one short", breaks: "r + w > n means what it says",
 			file: "coordinator/get.go",
-			old:  "need: g.R.Of(g.N)",
-			new:  "need: max(1, g.R.Of(g.N)-1)",
+			old:  "need: g.needs(), sloppy",
+			new:  "need: max(1, g.needs()-1), sloppy",
 		},
 		{
 			name: "siblings of others replaced by a blind write", breaks: "a write replaces only what its writer had seen",
