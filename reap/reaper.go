@@ -62,6 +62,7 @@ type Result struct {
 	Rounds    int // begun
 	Confirmed int // records that all members confirmed
 	Reaped    int // records that this node then changed
+	Refused   int // batches of records that wait for a member that refused or is missing
 	// Oldest is the time of the oldest tombstone that is due and still there;
 	// zero if none is.
 	Oldest time.Time
@@ -71,10 +72,8 @@ type Result struct {
 
 // Stats are counted since the start, but for the last two.
 type Stats struct {
-	Rounds    uint64 // begun
-	Confirmed uint64 // records that all members confirmed
-	Reaped    uint64 // records that this node then changed
-	Refused   uint64 // rounds that ended because a member refused or was not reached
+	// Rounds, Confirmed, Reaped and Refused are sums of those of [Result].
+	Rounds, Confirmed, Reaped, Refused uint64
 
 	// Oldest and Missing are what the last whole cycle found, as in [Result].
 	Oldest  time.Time
@@ -186,19 +185,17 @@ func (r *Reaper) Reap(ctx context.Context, partition uint16) (Result, error) {
 	if err == nil && !p.due {
 		r.scanned[partition] = scan{root: root, next: p.next}
 	}
-	r.count(p.Result, err)
+	r.count(p.Result)
 	return p.Result, err
 }
 
-func (r *Reaper) count(res Result, err error) {
+func (r *Reaper) count(res Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.Rounds += uint64(res.Rounds)
 	r.stats.Confirmed += uint64(res.Confirmed)
 	r.stats.Reaped += uint64(res.Reaped)
-	if err != nil {
-		r.stats.Refused++
-	}
+	r.stats.Refused += uint64(res.Refused)
 }
 
 // pass is one look at all records of a partition.
@@ -274,6 +271,7 @@ func (p *pass) settle(ctx context.Context, n int) {
 	done, err := p.reapItems(ctx, items)
 	if err != nil {
 		p.err = err
+		p.Refused++
 	}
 	for _, c := range batch {
 		if !slices.ContainsFunc(done, func(it Item) bool { return it.Key == c.Key }) {

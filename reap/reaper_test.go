@@ -113,7 +113,7 @@ func TestReapWithoutAMember(t *testing.T) {
 	away := h.id%3 + 1
 	c.cut[away] = true
 	got, err := r.Reap(t.Context(), 1)
-	want := Result{Oldest: ago(48 * time.Hour), Missing: []kv.NodeID{away}}
+	want := Result{Refused: 1, Oldest: ago(48 * time.Hour), Missing: []kv.NodeID{away}}
 	if err == nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
