@@ -52,9 +52,9 @@ type plan struct {
 	next result
 }
 
-// planChange turns the change of what slot holds into operations. Its errors
-// are [ErrBadBlob] and [ErrMissingBlob].
-func planChange(slot kv.Slot, old result, c Change, id func() uint64) (plan, error) {
+// planChange turns the change of what slot holds under its storage key into
+// operations. Its errors are [ErrBadBlob] and [ErrMissingBlob].
+func planChange(slot kv.Slot, key []byte, old result, c Change, id func() uint64) (plan, error) {
 	p, err := planValues(slot, old.record, c)
 	if err != nil {
 		return plan{}, err
@@ -62,16 +62,15 @@ func planChange(slot kv.Slot, old result, c Change, id func() uint64) (plan, err
 	if !old.ref.isZero() {
 		p.entry = append(p.entry, deletePieces(partAddress(old.ref.id), old.ref.length)...)
 	}
-	at := slotAddress(slot)
 	if c.Record.Absent() {
-		p.entry = append(p.entry, Op{Key: at.bytes(), Delete: true})
+		p.entry = append(p.entry, Op{Key: key, Delete: true})
 	} else {
 		envelope := kv.AppendLocal(newEnvelope(recordHint(c.Record)), c.Record)
 		p.next.record = c.Record
 		if slot.Target == 0 {
 			p.next.digest = kv.Digest(slot.Key, kv.Canonical(envelope[envelopeBytes:]))
 		}
-		parts, entry, ref := sealEntry(at, envelope, id)
+		parts, entry, ref := sealEntry(key, envelope, id)
 		p.pieces, p.next.ref = append(p.pieces, parts...), ref
 		p.entry = append(p.entry, entry)
 	}
@@ -155,17 +154,17 @@ func holdsExternal(r kv.Record, d vclock.Dot) bool {
 	return ok && r.Live[i].Value.External
 }
 
-// planFact plans storing fact at, or removing it if it is nil.
-func planFact(at address, fact []byte, oldRef reference, id func() uint64) plan {
+// planFact plans storing fact under key, or removing it if it is nil.
+func planFact(key, fact []byte, oldRef reference, id func() uint64) plan {
 	var p plan
 	if !oldRef.isZero() {
 		p.entry = deletePieces(partAddress(oldRef.id), oldRef.length)
 	}
 	if fact == nil {
-		p.entry = append(p.entry, Op{Key: at.bytes(), Delete: true})
+		p.entry = append(p.entry, Op{Key: key, Delete: true})
 		return p
 	}
-	parts, entry, ref := sealEntry(at, append(newEnvelope(len(fact)), fact...), id)
+	parts, entry, ref := sealEntry(key, append(newEnvelope(len(fact)), fact...), id)
 	p.pieces, p.next = parts, result{fact: fact, ref: ref}
 	p.entry = append(p.entry, entry)
 	return p

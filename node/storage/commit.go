@@ -113,12 +113,13 @@ func (r *round) apply(t task) {
 // pending reports whether there is something to commit.
 func (r *round) pending() bool { return r.batch.Len() > 0 || len(r.deltas) > 0 }
 
-// stored returns what a slot holds, as the round has made it so far.
-func (r *round) stored(slot kv.Slot, key string) (result, error) {
-	if known, ok := r.results[key]; ok {
+// stored returns what the slot with a storage key holds, as the round has made
+// it so far.
+func (r *round) stored(slot kv.Slot, key []byte) (result, error) {
+	if known, ok := r.results[string(key)]; ok {
 		return known, nil
 	}
-	record, payload, ref, err := r.s.record(slot)
+	record, payload, ref, err := r.s.record(slotAddress(slot), key)
 	found := result{record: record, ref: ref}
 	if payload != nil && slot.Target == 0 {
 		found.digest = kv.Digest(slot.Key, kv.Canonical(payload))
@@ -127,7 +128,7 @@ func (r *round) stored(slot kv.Slot, key string) (result, error) {
 }
 
 func (r *round) applyUpdate(u Update) (wrote bool, err error) {
-	key := string(slotAddress(u.Slot).bytes())
+	key := slotAddress(u.Slot).bytes()
 	old, err := r.stored(u.Slot, key)
 	damaged := u.Mend && errors.Is(err, ErrCorrupt)
 	if err != nil && !damaged {
@@ -138,7 +139,7 @@ func (r *round) applyUpdate(u Update) (wrote bool, err error) {
 	case err != nil:
 		return false, err
 	case c.Same && !damaged:
-		r.results[key] = old
+		r.results[string(key)] = old
 		return false, nil
 	case c.Same:
 		return false, nil
@@ -147,7 +148,7 @@ func (r *round) applyUpdate(u Update) (wrote bool, err error) {
 			return false, err
 		}
 	}
-	p, err := planChange(u.Slot, old, c, r.s.opts.Random)
+	p, err := planChange(u.Slot, key, old, c, r.s.opts.Random)
 	if err != nil {
 		return false, err
 	}
@@ -159,8 +160,8 @@ func (r *round) applyUpdate(u Update) (wrote bool, err error) {
 }
 
 // keep notes what the round made of a slot.
-func (r *round) keep(slot kv.Slot, key string, made result) {
-	r.results[key] = made
+func (r *round) keep(slot kv.Slot, key []byte, made result) {
+	r.results[string(key)] = made
 	if slot.Target != 0 {
 		r.s.targets[slot.Target] = struct{}{}
 	}
@@ -172,16 +173,16 @@ func (r *round) applyFact(name string, apply func([]byte) ([]byte, error)) (wrot
 
 // entry returns what is stored at an address that holds no record, as the round
 // has made it so far.
-func (r *round) entry(at address, key string) (result, error) {
-	if known, ok := r.results[key]; ok {
+func (r *round) entry(at address, key []byte) (result, error) {
+	if known, ok := r.results[string(key)]; ok {
 		return known, nil
 	}
-	payload, ref, err := r.s.load(at, []byte(key))
+	payload, ref, err := r.s.load(at, key)
 	return result{fact: payload, ref: ref}, err
 }
 
 func (r *round) applyEntry(at address, apply func([]byte) ([]byte, error)) (wrote bool, err error) {
-	key := string(at.bytes())
+	key := at.bytes()
 	old, err := r.entry(at, key)
 	if err != nil {
 		return false, err
@@ -191,14 +192,14 @@ func (r *round) applyEntry(at address, apply func([]byte) ([]byte, error)) (wrot
 		return false, err
 	}
 	if bytes.Equal(fact, old.fact) && (fact == nil) == (old.fact == nil) {
-		r.results[key] = old
+		r.results[string(key)] = old
 		return false, nil
 	}
-	p := planFact(at, fact, old.ref, r.s.opts.Random)
+	p := planFact(key, fact, old.ref, r.s.opts.Random)
 	if err := r.add(p); err != nil {
 		return false, err
 	}
-	r.results[key] = p.next
+	r.results[string(key)] = p.next
 	return true, nil
 }
 

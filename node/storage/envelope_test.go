@@ -115,7 +115,7 @@ func TestEntriesOfAllLengths(t *testing.T) {
 	at := metaAddress("fact")
 	for _, n := range []int{0, 1, chunkBytes, chunkBytes + 1, 3*chunkBytes + 5} {
 		e, data := mapEngine{}, randomBytes(2, n)
-		parts, entry, ref := sealEntry(at, append(newEnvelope(n), data...), func() uint64 { return 7 })
+		parts, entry, ref := sealEntry(at.bytes(), append(newEnvelope(n), data...), func() uint64 { return 7 })
 		e.apply(parts...)
 		e.apply(entry)
 		if ref.isZero() != (n <= chunkBytes) {
@@ -132,7 +132,7 @@ func TestEntriesOfAllLengths(t *testing.T) {
 func TestPartsMustMakeTheWhole(t *testing.T) {
 	at, e := metaAddress("fact"), mapEngine{}
 	for seed := range uint64(2) {
-		parts, entry, _ := sealEntry(at, append(newEnvelope(0), randomBytes(seed, 2*chunkBytes)...), func() uint64 { return 7 })
+		parts, entry, _ := sealEntry(at.bytes(), append(newEnvelope(0), randomBytes(seed, 2*chunkBytes)...), func() uint64 { return 7 })
 		e.apply(parts[seed])
 		e.apply(entry)
 	}
@@ -143,8 +143,8 @@ func TestPartsMustMakeTheWhole(t *testing.T) {
 
 func FuzzUnsealEntry(f *testing.F) {
 	key := metaAddress("fact").bytes()
-	_, whole, _ := sealEntry(metaAddress("fact"), append(newEnvelope(0), "payload"...), nil)
-	_, parts, _ := sealEntry(metaAddress("fact"), append(newEnvelope(0), make([]byte, chunkBytes+1)...), func() uint64 { return 7 })
+	_, whole, _ := sealEntry(metaAddress("fact").bytes(), append(newEnvelope(0), "payload"...), nil)
+	_, parts, _ := sealEntry(metaAddress("fact").bytes(), append(newEnvelope(0), make([]byte, chunkBytes+1)...), func() uint64 { return 7 })
 	f.Add(whole.Value[envelopeBytes:], byte(kindWhole))
 	f.Add(parts.Value[envelopeBytes:], byte(kindParts))
 	f.Fuzz(func(t *testing.T, payload []byte, k byte) {

@@ -132,9 +132,8 @@ func (l *loader) damaged(key []byte, err error) {
 }
 
 func (l *loader) page(at address, payload []byte) error {
-	t := l.s.trees.reach(at.tree())
 	upto, leaves, err := decodePage(payload)
-	t.leaves, l.upto[at.tree()] = leaves, upto
+	*l.s.trees.reach(at.tree()).leaves, l.upto[at.tree()] = leaves, upto
 	return err
 }
 
@@ -163,11 +162,7 @@ func (l *loader) entry(at address, payload []byte) error {
 // rebuildAll makes all trees from the records that can be read.
 func (l *loader) rebuildAll() error {
 	ts := &l.s.trees
-	for _, list := range ts.partitions {
-		for _, t := range list {
-			t.leaves, t.dirty = merkle.Tree{}, true
-		}
-	}
+	ts.clear()
 	from, to := prefixRange([]byte{byte(spaceRecord)})
 	_, err := scanReadable(l.s, from, to, decodeDigested, func(at address, r digested) error {
 		id := merkle.ID{Partition: at.slot.Partition, NMax: r.record.NMax}

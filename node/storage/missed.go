@@ -74,11 +74,12 @@ func (r *round) editMissed(m Missed, edit func(old []byte) ([]byte, error)) (wro
 	if err != nil {
 		return false, err
 	}
-	p := planFact(at, value, reference{}, r.s.opts.Random)
+	key := at.bytes()
+	p := planFact(key, value, reference{}, r.s.opts.Random)
 	if err := r.add(p); err != nil {
 		return false, err
 	}
-	r.results[string(at.bytes())] = p.next
+	r.results[string(key)] = p.next
 	return true, nil
 }
 

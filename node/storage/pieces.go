@@ -99,11 +99,10 @@ func parseReference(b []byte) (reference, error) {
 	return ref, nil
 }
 
-// sealEntry returns the operations that store under at what follows the header
+// sealEntry returns the operations that store under key what follows the header
 // of envelope: the entry itself, and before it the parts, if it needs any, and
 // the reference to them. The id is used only in that case.
-func sealEntry(at address, envelope []byte, id func() uint64) (parts []Op, entry Op, ref reference) {
-	key := at.bytes()
+func sealEntry(key, envelope []byte, id func() uint64) (parts []Op, entry Op, ref reference) {
 	payload := envelope[envelopeBytes:]
 	if len(payload) <= chunkBytes {
 		return nil, Op{Key: key, Value: seal(kindWhole, key, envelope)}, reference{}

@@ -18,15 +18,15 @@ func (s *Store) Get(slot kv.Slot) (kv.Record, error) {
 	if err := checkKey(slot.Key); err != nil {
 		return kv.Record{}, err
 	}
-	r, _, _, err := s.record(slot)
+	at := slotAddress(slot)
+	r, _, _, err := s.record(at, at.bytes())
 	return r, err
 }
 
-// record returns the record in slot, its encoding as it is stored, and, if it
-// has parts, where they are.
-func (s *Store) record(slot kv.Slot) (kv.Record, []byte, reference, error) {
-	at := slotAddress(slot)
-	payload, ref, err := s.load(at, at.bytes())
+// record returns the record stored at, whose key is given, its encoding as it is
+// stored, and, if it has parts, where they are.
+func (s *Store) record(at address, key []byte) (kv.Record, []byte, reference, error) {
+	payload, ref, err := s.load(at, key)
 	if err != nil || payload == nil {
 		return kv.Record{}, nil, reference{}, err
 	}

@@ -64,8 +64,8 @@ func (tx *Tx) Get(slot kv.Slot) (kv.Record, error) {
 	if err := checkKey(slot.Key); err != nil {
 		return kv.Record{}, err
 	}
-	key := string(slotAddress(slot).bytes())
-	if i, ok := tx.placed[key]; ok && !tx.slots[i].change.Same {
+	key := slotAddress(slot).bytes()
+	if i, ok := tx.placed[string(key)]; ok && !tx.slots[i].change.Same {
 		return tx.slots[i].change.Record, nil
 	}
 	found, err := tx.round.stored(slot, key)
@@ -76,8 +76,8 @@ func (tx *Tx) Get(slot kv.Slot) (kv.Record, error) {
 // if there is none. The bytes are not to be changed.
 func (tx *Tx) Fact(name string) ([]byte, error) {
 	at := metaAddress(name)
-	key := string(at.bytes())
-	if i, ok := tx.placed[key]; ok {
+	key := at.bytes()
+	if i, ok := tx.placed[string(key)]; ok {
 		return tx.facts[i].value, nil
 	}
 	found, err := tx.round.entry(at, key)
@@ -141,7 +141,7 @@ func (r *round) applyStep(run func(*Tx) error) (wrote bool, err error) {
 // made is what a step makes of one entry.
 type made struct {
 	slot kv.Slot // zero for a fact
-	key  string
+	key  []byte
 	next result
 }
 
@@ -154,12 +154,12 @@ func (tx *Tx) plan() (whole plan, all []made, err error) {
 		if err := checkKey(x.slot.Key); err != nil {
 			return plan{}, nil, err
 		}
-		key := string(slotAddress(x.slot).bytes())
+		key := slotAddress(x.slot).bytes()
 		old, err := tx.round.stored(x.slot, key)
 		if err != nil {
 			return plan{}, nil, err
 		}
-		p, err := planChange(x.slot, old, x.change, tx.round.s.opts.Random)
+		p, err := planChange(x.slot, key, old, x.change, tx.round.s.opts.Random)
 		if err != nil {
 			return plan{}, nil, err
 		}
@@ -171,12 +171,12 @@ func (tx *Tx) plan() (whole plan, all []made, err error) {
 			return plan{}, nil, err
 		}
 		at := metaAddress(x.name)
-		key := string(at.bytes())
+		key := at.bytes()
 		old, err := tx.round.entry(at, key)
 		if err != nil {
 			return plan{}, nil, err
 		}
-		p := planFact(at, x.value, old.ref, tx.round.s.opts.Random)
+		p := planFact(key, x.value, old.ref, tx.round.s.opts.Random)
 		whole.join(p)
 		all = append(all, made{key: key, next: p.next})
 	}

@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"maps"
 	"slices"
 	"sync"
 
@@ -13,13 +12,15 @@ import (
 // done. Any goroutine may read them; the committing one writes.
 type trees struct {
 	mu         sync.RWMutex
-	partitions map[uint16][]*tree // by n_max
+	partitions [][]tree // by partition, which are numbered from 0, then by n_max
 }
 
+// tree is small and its leaves are elsewhere, so that a change of a leaf touches
+// little memory: it costs what it misses in the processor's caches.
 type tree struct {
 	nmax   uint8
 	dirty  bool // it has changed since it was frozen; of the committing goroutine
-	leaves merkle.Tree
+	leaves *merkle.Tree
 }
 
 // TreeRoot says what a tree of a partition holds.
@@ -35,7 +36,7 @@ func (s *Store) Trees(partition uint16) []TreeRoot {
 	s.trees.mu.RLock()
 	defer s.trees.mu.RUnlock()
 	var roots []TreeRoot
-	for _, t := range s.trees.partitions[partition] {
+	for _, t := range s.trees.of(partition) {
 		if root := t.leaves.Root(); root != 0 {
 			roots = append(roots, TreeRoot{NMax: t.nmax, Root: root, Count: t.leaves.Count()})
 		}
@@ -48,27 +49,37 @@ func (s *Store) Trees(partition uint16) []TreeRoot {
 func (s *Store) Tree(partition uint16, nmax uint8) merkle.Tree {
 	s.trees.mu.RLock()
 	defer s.trees.mu.RUnlock()
-	if t := s.trees.find(merkle.ID{Partition: partition, NMax: nmax}); t != nil {
-		return t.leaves
+	for _, t := range s.trees.of(partition) {
+		if t.nmax == nmax {
+			return *t.leaves
+		}
 	}
 	return merkle.Tree{}
 }
 
-// find returns a tree, nil if there is none.
-func (ts *trees) find(id merkle.ID) *tree {
-	for _, t := range ts.partitions[id.Partition] {
-		if t.nmax == id.NMax {
-			return t
+// of returns the trees of a partition.
+func (ts *trees) of(partition uint16) []tree {
+	if int(partition) >= len(ts.partitions) {
+		return nil
+	}
+	return ts.partitions[partition]
+}
+
+// leaf returns one leaf of all trees of a partition.
+func (ts *trees) leaf(partition uint16, leaf uint8) leafSet {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	set := make(leafSet)
+	for _, t := range ts.of(partition) {
+		if l := t.leaves[leaf]; l != (merkle.Leaf{}) {
+			set[t.nmax] = l
 		}
 	}
-	return nil
+	return set
 }
 
 // apply makes changes of which the engine has made the like.
 func (ts *trees) apply(deltas []merkle.Delta) {
-	if len(deltas) == 0 {
-		return
-	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	for _, d := range deltas {
@@ -80,42 +91,27 @@ func (ts *trees) apply(deltas []merkle.Delta) {
 	}
 }
 
-// reach returns a tree, a new one if there is none.
+// reach returns a tree, a new one if there is none, until it is called again.
 func (ts *trees) reach(id merkle.ID) *tree {
-	if t := ts.find(id); t != nil {
-		return t
+	if missing := int(id.Partition) + 1 - len(ts.partitions); missing > 0 {
+		ts.partitions = append(ts.partitions, make([][]tree, missing)...)
 	}
-	if ts.partitions == nil {
-		ts.partitions = make(map[uint16][]*tree)
+	list := &ts.partitions[id.Partition]
+	i := 0
+	for i < len(*list) && (*list)[i].nmax < id.NMax {
+		i++
 	}
-	list := ts.partitions[id.Partition]
-	at, _ := slices.BinarySearchFunc(list, id.NMax, func(t *tree, nmax uint8) int { return int(t.nmax) - int(nmax) })
-	t := &tree{nmax: id.NMax}
-	ts.partitions[id.Partition] = slices.Insert(list, at, t)
-	return t
-}
-
-// leaf returns one leaf of all trees of a partition.
-func (ts *trees) leaf(partition uint16, leaf uint8) leafSet {
-	ts.mu.RLock()
-	defer ts.mu.RUnlock()
-	set := make(leafSet)
-	for _, t := range ts.partitions[partition] {
-		if l := t.leaves[leaf]; l != (merkle.Leaf{}) {
-			set[t.nmax] = l
-		}
+	if i == len(*list) || (*list)[i].nmax != id.NMax {
+		*list = slices.Insert(*list, i, tree{nmax: id.NMax, leaves: new(merkle.Tree)})
 	}
-	return set
+	return &(*list)[i]
 }
 
 // dirty reports whether there is anything to freeze.
 func (ts *trees) dirty() bool {
-	for _, list := range ts.partitions {
-		if slices.ContainsFunc(list, func(t *tree) bool { return t.dirty }) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(ts.partitions, func(list []tree) bool {
+		return slices.ContainsFunc(list, func(t tree) bool { return t.dirty })
+	})
 }
 
 // freeze calls fn with every tree that has changed since it was called last, in
@@ -123,16 +119,22 @@ func (ts *trees) dirty() bool {
 func (ts *trees) freeze(fn func(merkle.ID, *merkle.Tree)) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	for _, partition := range slices.Sorted(maps.Keys(ts.partitions)) {
-		for _, t := range ts.partitions[partition] {
+	for partition, list := range ts.partitions {
+		for i, t := range list {
 			if t.dirty {
-				fn(merkle.ID{Partition: partition, NMax: t.nmax}, &t.leaves)
-				t.dirty = false
+				fn(merkle.ID{Partition: uint16(partition), NMax: t.nmax}, t.leaves)
+				list[i].dirty = false
 			}
 		}
-		left := slices.DeleteFunc(ts.partitions[partition], func(t *tree) bool { return t.leaves == merkle.Tree{} })
-		if ts.partitions[partition] = left; len(left) == 0 {
-			delete(ts.partitions, partition)
+		ts.partitions[partition] = slices.DeleteFunc(list, func(t tree) bool { return *t.leaves == merkle.Tree{} })
+	}
+}
+
+// clear empties all trees.
+func (ts *trees) clear() {
+	for _, list := range ts.partitions {
+		for i := range list {
+			list[i].leaves, list[i].dirty = new(merkle.Tree), true
 		}
 	}
 }

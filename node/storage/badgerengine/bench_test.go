@@ -74,14 +74,22 @@ func BenchmarkUpdate(b *testing.B) {
 // update submits n updates of random keys.
 func update(b *testing.B, s *storage.Store, n, size int, sync bool) {
 	b.Helper()
+	updateFor(b, s, 0, n, size, sync)
+}
+
+// updateFor does so with records that are held for target, 0 for the node's own.
+func updateFor(b *testing.B, s *storage.Store, target kv.NodeID, n, size int, sync bool) {
+	b.Helper()
 	var actor atomic.Uint64
 	mint := func() vclock.Actor { return vclock.Actor(actor.Add(1)) }
 	each(n, func(random *rand.Rand, next func() bool) {
 		done := make(chan error, 1)
 		value := make([]byte, size)
 		for next() {
+			at := benchSlot(random.Uint64N(benchKeys))
+			at.Target = target
 			u := storage.Update{
-				Slot: benchSlot(random.Uint64N(benchKeys)), Sync: sync, Size: size,
+				Slot: at, Sync: sync, Size: size,
 				Apply: overwrite(value, mint), Done: func(err error) { done <- err },
 			}
 			err := s.Submit(u)
@@ -94,6 +102,98 @@ func update(b *testing.B, s *storage.Store, n, size int, sync bool) {
 			}
 		}
 	})
+}
+
+// BenchmarkTrees compares updates of the node's own records, which trees follow,
+// with updates of hints, which are the same but for the trees: turn by turn, on
+// a store each. The ratios are of throughput and of CPU time, own to hints, in
+// percent.
+func BenchmarkTrees(b *testing.B) {
+	const turn = 20_000
+	for _, sync := range []bool{false, true} {
+		b.Run(fmt.Sprintf("100B/sync=%v", sync), func(b *testing.B) {
+			stores := [2]*storage.Store{benchStore(b), benchStore(b)}
+			for target, s := range stores {
+				updateFor(b, s, kv.NodeID(target), benchKeys, 100, false)
+			}
+			var wall, cpu [2]time.Duration
+			b.ResetTimer()
+			for n := 0; n < b.N; n += turn {
+				for target, s := range stores {
+					start, used := time.Now(), cpuTime(b)
+					updateFor(b, s, kv.NodeID(target), turn, 100, sync)
+					wall[target] += time.Since(start)
+					cpu[target] += cpuTime(b) - used
+				}
+			}
+			b.ReportMetric(100*float64(wall[1])/float64(wall[0]), "%-throughput")
+			b.ReportMetric(100*float64(cpu[0])/float64(cpu[1]), "%-cpu")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkStart opens the store of a node that ended after a million keys of
+// 100 B without a last checkpoint, as if killed. Engine is what badger takes.
+func BenchmarkStart(b *testing.B) {
+	const keys = 1_000_000
+	d := newDisk(b)
+	s, _ := reopen(b, d)
+	var n, actor atomic.Uint64
+	each(keys, func(_ *rand.Rand, next func() bool) {
+		done := make(chan error, 1)
+		mint := func() vclock.Actor { return vclock.Actor(actor.Add(1)) }
+		for next() {
+			u := storage.Update{Slot: benchSlot(n.Add(1)), Apply: overwrite(make([]byte, 100), mint), Done: func(err error) { done <- err }}
+			err := s.Submit(u)
+			if err == nil {
+				err = <-done
+			}
+			if err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	abandon(b, d, s)
+	var engine, store time.Duration
+	for b.Loop() {
+		start := time.Now()
+		s, opened := reopen(b, d)
+		engine += opened.Sub(start)
+		store += time.Since(opened)
+		if count := s.Trees(0)[0].Count; count < keys/1024/2 || s.Stats().Rebuilt > 0 {
+			b.Errorf("%d keys in a partition, %d leaves were rebuilt", count, s.Stats().Rebuilt)
+		}
+		abandon(b, d, s)
+	}
+	b.ReportMetric(float64(engine.Milliseconds())/float64(b.N), "engine-ms")
+	b.ReportMetric(float64(store.Milliseconds())/float64(b.N), "store-ms")
+	b.ReportMetric(0, "ns/op")
+}
+
+// abandon closes the engine of a store before the store.
+func abandon(b *testing.B, d *disk, s *storage.Store) {
+	b.Helper()
+	if err := d.live.Close(); err != nil {
+		b.Fatal(err)
+	}
+	_ = s.Close() // it finds the engine closed
+}
+
+// reopen opens a store and says when its engine was open.
+func reopen(b *testing.B, d *disk) (*storage.Store, time.Time) {
+	b.Helper()
+	e, err := d.open(Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	opened := time.Now()
+	s, err := storage.Open(e, storage.Options{Random: rand.New(rand.NewPCG(1, 2)).Uint64, Now: time.Now})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s, opened
 }
 
 // each runs fn in 64 goroutines; next returns true n times in all.

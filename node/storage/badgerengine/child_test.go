@@ -55,7 +55,7 @@ func childRun(path string, run func(*storage.Store) error) error {
 
 func testOptions() storage.Options {
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-	return storage.Options{Random: random.Uint64, Now: time.Now}
+	return storage.Options{Random: random.Uint64, Now: time.Now, JournalLen: 64}
 }
 
 // startChild starts a child and returns the lines that it prints.
@@ -100,8 +100,11 @@ func testValue(n uint64) []byte {
 	return b
 }
 
+// testPartitions is how many partitions the records of the tests are in.
+const testPartitions = 7
+
 func testSlot(n uint64) kv.Slot {
-	return kv.Slot{Partition: uint16(n % 7), Key: kv.Key{Bucket: "b", Name: strconv.FormatUint(n, 10)}}
+	return kv.Slot{Partition: uint16(n % testPartitions), Key: kv.Key{Bucket: "b", Name: strconv.FormatUint(n, 10)}}
 }
 
 // testUpdate is write n.

@@ -216,6 +216,7 @@ func TestPowerCut(t *testing.T) {
 				t.Errorf("write %d: %v", n, err)
 			}
 		}
+		checkTrees(t, s)
 		closeStore(t, s)
 	}
 }
@@ -264,6 +265,7 @@ func TestPowerCutAfterAKill(t *testing.T) {
 			t.Errorf("write %d of %d: %v", n, len(acked), err)
 		}
 	}
+	checkTrees(t, s)
 	closeStore(t, s)
 }
 

@@ -77,6 +77,10 @@ func TestKillNine(t *testing.T) {
 		if s.Starts() != uint64(2*round+2) {
 			t.Errorf("start %d in round %d", s.Starts(), round)
 		}
+		if n := s.Stats().Rebuilt; n != 0 {
+			t.Errorf("round %d: %d leaves of the trees were rebuilt", round, n)
+		}
+		checkTrees(t, s)
 		closeStore(t, s)
 	}
 }
