@@ -1,11 +1,17 @@
-// Package hints is the room of hinted handoff: records that a node keeps for an
-// owner which could not be reached.
+// Package hints is hinted handoff: what a node knows that others have missed,
+// and how they get it.
 //
-// Today it decides who may stand in. The hints themselves are kept by
-// node/storage, each under its target, as the full records that they are: a
-// stand-in may give dots, and its copy counts towards a sloppy w. They are
-// found by sloppy reads. Replaying them to their targets is not built yet; it
-// will live here, paced by credits of the receiver.
+// An owner of a key that did not confirm a write is noted by the coordinator,
+// which owns the record anyway: the hint is the key, not the record, and hints
+// of one key are one hint. A [Log] keeps them under limits. Where a write was
+// sloppy, the stand-in of an owner keeps the whole record for it, under no limit:
+// that is data, one of the w copies. It is written by node/replica.
+//
+// A [Replayer] hands over both. It moves no records: it nudges a target, which
+// then fetches the keys by itself and so takes what it has room for, as it is
+// then. A hint goes once its target has confirmed that it holds the record,
+// durably; a copy, if it has not changed since. Both follow their keys to the
+// present owners.
 package hints
 
 import (
