@@ -338,6 +338,11 @@ func (m *menders) spoil(at *mender, key kv.Key) {
 	}
 }
 
+// owns reports whether the node is among the first three owners.
+func (m *menders) owns(id kv.NodeID) bool {
+	return slices.Contains(m.view.Active()[0].Owners(0)[:3], id)
+}
+
 // A nudge makes a node pull from the one who asks, or from another, also what
 // that one keeps for others.
 func TestNudges(t *testing.T) {
@@ -371,5 +376,9 @@ func TestNudges(t *testing.T) {
 		if err := errors.Join(err, holdsErr); err != nil || !held[0] || rec.Absent() == standIn {
 			t.Errorf("stand-in %v: held %v, %v, holds %v", standIn, held, err, rec)
 		}
+	}
+	// Its own hint is data for it, too, if it owns the key.
+	if held, _, _, err := c.client.Nudge(m.ctx, 3, 3, []kv.Key{key}, true); err != nil || !held[0] == m.owns(3) {
+		t.Errorf("of itself: held %v, %v", held, err)
 	}
 }

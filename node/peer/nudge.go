@@ -12,7 +12,7 @@ import (
 )
 
 // Nudge asks the node to, which may be this one, to pull keys from the node from,
-// zero standing for this one. held says of each key whether it holds now, on its
+// zero standing for this one, as [Client.Pull] does. held says of each key whether it holds now, on its
 // disk, all that the source does; room is how many keys it would take next, none
 // until pause is over.
 //
@@ -58,7 +58,7 @@ func (c *Client) Nudged(ctx context.Context, caller kv.NodeID, req NudgeRequest)
 	switch {
 	case v.Digest() != req.Fence.Digest:
 		return NudgeReply{}, &coordinator.StaleViewError{View: v}
-	case from == c.self:
+	case from == c.self && !req.StandIn:
 		return NudgeReply{}, notApplied(errOwnPull)
 	case !isMember(v, from):
 		return NudgeReply{}, notApplied(fmt.Errorf("node %v, from which to pull, is not a member of the cluster", from))

@@ -38,6 +38,21 @@ func TestNudge(t *testing.T) {
 	}
 }
 
+// A node that owns a key takes what it keeps for another as its own.
+func TestNudgeOfItself(t *testing.T) {
+	gather(t, func(c *trio) {
+		me, keys := c.shelves[0], names("a")
+		me.records[keys[0]] = "A"
+		held, _, _, err := c.clients[0].Nudge(c.ctx, node(0), 0, keys, true)
+		if err != nil || !held[0] || me.records[keys[0]] != "A and hints" || me.merged != 0 {
+			t.Errorf("held %v, %v, holds %v, %d not synced", held, err, me.records, me.merged)
+		}
+		if _, _, _, err := c.clients[0].Nudge(c.ctx, node(0), 0, keys, false); err == nil {
+			t.Error("pulled from itself")
+		}
+	})
+}
+
 func TestNudgesThatAreRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

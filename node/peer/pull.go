@@ -22,6 +22,8 @@ type Merger interface {
 		values func(ctx context.Context, key kv.Key, v kv.Version) ([]byte, error)) []error
 	// Sync returns once what was merged is on the disk.
 	Sync(ctx context.Context) error
+	// Parcels returns a page of what the node holds of keys, as of [Source].
+	Parcels(fence uint64, keys []kv.Key, standIn bool) (parcels []kv.Parcel, taken int, err error)
 	// Room is how many keys the node would take at the moment.
 	Room() int
 }
@@ -51,10 +53,13 @@ var errOwnPull = errors.New("a node does not pull from itself")
 // read the key, or if the source is not registered and its reap number is behind;
 // or if this node does not own the key. After an error the rest was not tried.
 //
+// A node pulls from itself only as a stand-in: it takes what it keeps for others
+// as its own.
+//
 // That a node is busy, this one or the source, is a [*kv.Error] of
 // [kv.CodeOverloaded] with a pause.
 func (c *Client) Pull(ctx context.Context, from kv.NodeID, keys []kv.Key, standIn bool) (held []bool, err error) {
-	if from == c.self {
+	if from == c.self && !standIn {
 		return make([]bool, len(keys)), errOwnPull
 	}
 	p := pull{Client: c, from: from, standIn: standIn}
@@ -148,6 +153,10 @@ func (p *pull) page(ctx context.Context, req PullRequest) (reply PullReply, errs
 func (p *pull) ask(ctx context.Context, req PullRequest) (reply PullReply, digest uint64, err error) {
 	err = p.agreed(func(f coordinator.Fence) (err error) {
 		req.Fence, digest = f, f.Digest
+		if p.from == p.self {
+			reply.Parcels, reply.Taken, err = p.merger.Parcels(digest, req.Keys, req.StandIn)
+			return err
+		}
 		reply, err = ask(ctx, p.Client, p.from, methodPull, req, DecodePullReply)
 		return err
 	})

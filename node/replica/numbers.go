@@ -107,8 +107,11 @@ func (n *numbers) settle(partition uint16, to uint64, err error) {
 	n.of[partition] = at
 }
 
-// Number returns the reap number of a partition that is on the disk.
-func (r *Replica) Number(partition uint16) uint64 { return r.numbers.stored(partition) }
+// Number returns the reap number that the node knows of a partition; within a
+// step of the store's serial order, the one that holds there. It may not be on
+// the disk yet: what leaves the node carries that of [Replica.Read] and of
+// parcels.
+func (r *Replica) Number(partition uint16) uint64 { return r.numbers.get(partition).known }
 
 // Read returns what a slot holds, and the reap number of its partition as it was
 // before.
@@ -148,9 +151,9 @@ func (r *Replica) heed(partition uint16, to uint64) {
 	if r.numbers.stored(partition) >= to || !r.standing.Registered() {
 		return
 	}
-	done := make(chan error, 1)
-	if err := r.raise(partition, to, func(err error) { done <- err }); err == nil {
-		<-done // the number tells
+	done := make(chan struct{})
+	if err := r.raise(partition, to, func(error) { close(done) }); err == nil {
+		<-done
 	}
 }
 
