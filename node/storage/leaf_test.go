@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strconv"
@@ -109,14 +110,19 @@ func TestStepIsOne(t *testing.T) {
 	checkTrees(t, s, 3)
 }
 
-func editMissed(tb testing.TB, s *storage.Store, add, remove []storage.Missed) {
+// editMissed edits entries, and checks which of them that makes or removes.
+func editMissed(tb testing.TB, s *storage.Store, add, remove []storage.Missed, want ...bool) {
 	tb.Helper()
 	done := make(chan error, 1)
-	if err := s.SubmitMissed(add, remove, func(err error) { done <- err }); err != nil {
+	var got []bool
+	if err := s.SubmitMissed(add, remove, func(changed []bool, err error) { got = changed; done <- err }); err != nil {
 		tb.Fatal(err)
 	}
 	if err := <-done; err != nil {
 		tb.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		tb.Errorf("edits of %v and %v changed %v, want %v", add, remove, got, want)
 	}
 }
 
@@ -134,7 +140,8 @@ func TestMissed(t *testing.T) {
 	missed := func(target kv.NodeID, name string, since int64) storage.Missed {
 		return storage.Missed{Target: target, Partition: 3, Key: slot(name).Key, Since: time.UnixMilli(since)}
 	}
-	editMissed(t, s, []storage.Missed{missed(9, "a", 20), missed(2, "a", 10), missed(9, "a", 30), missed(9, "a", 5)}, nil)
+	first := []storage.Missed{missed(9, "a", 20), missed(2, "a", 10), missed(9, "a", 30), missed(9, "a", 5)}
+	editMissed(t, s, first, nil, true, true, false, false)
 	seen := missedOf(t, s, 9)
 	if len(seen) != 1 || seen[0].Since.UnixMilli() != 5 || seen[0].Times != 3 || seen[0].Key != slot("a").Key {
 		t.Fatalf("missed %+v", seen)
@@ -142,19 +149,58 @@ func TestMissed(t *testing.T) {
 	if targets, err := s.MissedTargets(); err != nil || len(targets) != 2 || targets[0] != 2 || targets[1] != 9 {
 		t.Errorf("targets %v, %v, want 2 and 9", targets, err)
 	}
-	editMissed(t, s, []storage.Missed{missed(9, "a", 40)}, nil)
-	editMissed(t, s, nil, seen)
+	editMissed(t, s, []storage.Missed{missed(9, "a", 40)}, nil, false)
+	editMissed(t, s, nil, seen, false)
 	if left := missedOf(t, s, 9); len(left) != 1 || left[0].Times != 4 {
 		t.Errorf("a removal took along what was missed since: %+v", left)
 	}
-	editMissed(t, s, nil, missedOf(t, s, 9))
-	editMissed(t, s, nil, []storage.Missed{missed(2, "a", 0)})
+	editMissed(t, s, nil, missedOf(t, s, 9), true)
+	twice := []storage.Missed{missed(2, "a", 0), missed(2, "a", 0)}
+	editMissed(t, s, twice[:1], twice, false, true, false)
 	if targets, err := s.MissedTargets(); err != nil || len(targets) != 0 {
 		t.Errorf("targets %v, %v, want none", targets, err)
 	}
 	for _, target := range []kv.NodeID{0, kv.Quarantine} {
-		err := s.SubmitMissed([]storage.Missed{missed(target, "a", 1)}, nil, func(error) {})
+		err := s.SubmitMissed([]storage.Missed{missed(target, "a", 1)}, nil, func([]bool, error) {})
 		wantError(t, "submit", err, storage.ErrBadKey)
+	}
+}
+
+// A hint is dropped as it was seen, and no other.
+func TestDropHint(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	at := hint(5, "a")
+	big := bytes.Repeat([]byte("x"), 2*kv.InlineLimit)
+	mustSubmit(t, s, at, false, put(mint, big, all))
+	drop := func(r kv.Record) kv.Record {
+		done := make(chan error, 1)
+		if err := s.DropHint(at, kv.Digest(at.Key, kv.AppendRecord(nil, r)), func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		left, err := s.Get(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	before, err := s.Get(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSubmit(t, s, at, false, put(mint, big, all))
+	after := drop(before)
+	if after.Absent() {
+		t.Error("it was dropped although it had changed")
+	}
+	if left := drop(after); !left.Absent() {
+		t.Errorf("left is %+v", left)
+	}
+	drop(kv.Record{})
+	if targets, err := s.HintTargets(); err != nil || len(targets) != 0 {
+		t.Errorf("targets %v, %v, want none", targets, err)
 	}
 }
 

@@ -7,28 +7,22 @@ import (
 	"slices"
 	"time"
 
+	"github.com/starling-kv/starling/hints"
 	"github.com/starling-kv/starling/internal/wire"
 	"github.com/starling-kv/starling/kv"
 )
 
-// Missed notes that a node, an owner of a key, missed a write of it: a hint
-// without the record, which this node owns too.
-type Missed struct {
-	Target    kv.NodeID
-	Partition uint16
-	Key       kv.Key
-	Since     time.Time // of the first write missed, to the millisecond
-	// Times counts the writes noted since the entry was made. [Store.ScanMissed]
-	// sets it; adding ignores it. Removing an entry that was added to since, and
-	// so has another Times, does nothing; 0 removes in any case.
-	Times uint64
-}
+// Missed notes that a node, an owner of a key, missed a write of it.
+type Missed = hints.Missed
 
 // SubmitMissed adds and then removes entries in the serial order of the store,
-// unsynced. Of an entry that is there already the older Since stays. An error
-// given to done leaves open which entries were edited; otherwise of done and of
-// the error the same holds as of [Store.Submit].
-func (s *Store) SubmitMissed(add, remove []Missed, done func(error)) error {
+// unsynced. Of an entry that is there already the older Since stays, and its
+// Times grows by one. One with another Times than the entry to be removed stays;
+// 0 stands for any. done is told which entries were made or removed: changed has
+// an element for each of add, and then for each of remove. An error given to
+// done leaves that open; otherwise of done and of the error the same holds as of
+// [Store.Submit].
+func (s *Store) SubmitMissed(add, remove []Missed, done func(changed []bool, err error)) error {
 	for _, m := range slices.Concat(add, remove) {
 		if err := checkKey(m.Key); err != nil {
 			return err
@@ -40,27 +34,37 @@ func (s *Store) SubmitMissed(add, remove []Missed, done func(error)) error {
 	if err := s.space.admit(false); err != nil {
 		return err
 	}
+	var changed []bool // of the committing goroutine
 	return s.queue.put(task{
-		size: missedBytes * (len(add) + len(remove)), done: done,
-		run: func(r *round) (bool, error) { return r.applyMissed(add, remove) },
+		size: missedBytes * (len(add) + len(remove)), done: func(err error) { done(changed, err) },
+		run: func(r *round) (wrote bool, err error) {
+			wrote, changed, err = r.applyMissed(add, remove)
+			return wrote, err
+		},
 	})
 }
 
 // missedBytes is about what an entry takes in the queue.
 const missedBytes = 128
 
-func (r *round) applyMissed(add, remove []Missed) (wrote bool, err error) {
-	for _, m := range add {
-		if wrote, err = r.editMissed(m, m.added); err != nil {
-			return wrote, err
+// applyMissed says also which edits made an entry or removed one.
+func (r *round) applyMissed(add, remove []Missed) (wrote bool, changed []bool, err error) {
+	changed = make([]bool, len(add)+len(remove))
+	for i, m := range slices.Concat(add, remove) {
+		edit := added
+		if i >= len(add) {
+			edit = removed
+		}
+		wroteOne, err := r.editMissed(m, func(old []byte) ([]byte, error) {
+			entry, err := edit(m, old)
+			changed[i] = (old == nil) != (entry == nil)
+			return entry, err
+		})
+		if wrote = wrote || wroteOne; err != nil {
+			return wrote, changed, err
 		}
 	}
-	for _, m := range remove {
-		if wrote, err = r.editMissed(m, m.removed); err != nil {
-			return wrote, err
-		}
-	}
-	return wrote, nil
+	return wrote, changed, nil
 }
 
 // editMissed changes one entry. A damaged one counts as absent.
@@ -84,7 +88,7 @@ func (r *round) editMissed(m Missed, edit func(old []byte) ([]byte, error)) (wro
 }
 
 // added returns the entry after another write was missed.
-func (m Missed) added(old []byte) ([]byte, error) {
+func added(m Missed, old []byte) ([]byte, error) {
 	now := Missed{Since: m.Since, Times: 1}
 	if old != nil {
 		before, err := decodeMissed(old)
@@ -96,11 +100,11 @@ func (m Missed) added(old []byte) ([]byte, error) {
 			now.Since = before.Since
 		}
 	}
-	return now.payload(), nil
+	return missedPayload(now), nil
 }
 
 // removed returns the entry after the removal of what m saw of it.
-func (m Missed) removed(old []byte) ([]byte, error) {
+func removed(m Missed, old []byte) ([]byte, error) {
 	if m.Times == 0 || old == nil {
 		return nil, nil
 	}
@@ -113,7 +117,7 @@ func (m Missed) removed(old []byte) ([]byte, error) {
 	return nil, nil
 }
 
-func (m Missed) payload() []byte {
+func missedPayload(m Missed) []byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(m.Since.UnixMilli()))
 	return binary.AppendUvarint(b, m.Times)
 }
@@ -145,6 +149,16 @@ func (s *Store) MissedTargets() ([]kv.NodeID, error) { return s.seekTargets(spac
 // out [kv.Quarantine]. It seeks from one to the next, whatever the number of
 // hints.
 func (s *Store) HintTargets() ([]kv.NodeID, error) { return s.seekTargets(spaceHint) }
+
+// DropHint removes the hint in slot if its record still has that digest, and
+// else leaves it, unsynced. Of done and of the error the same holds as of
+// [Store.Submit].
+func (s *Store) DropHint(slot kv.Slot, digest uint64, done func(error)) error {
+	return s.Submit(Update{Slot: slot, Done: done, Apply: func(old kv.Record, _ uint64) (Change, error) {
+		differs := kv.Digest(slot.Key, kv.AppendRecord(nil, old)) != digest
+		return Change{Same: differs || old.Absent()}, nil
+	}})
+}
 
 // loadTargets notes for whom there are hints.
 func (s *Store) loadTargets() error {

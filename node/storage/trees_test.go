@@ -82,7 +82,7 @@ func (l treeLife) touch(answers chan<- error) error {
 		}})
 	case 3:
 		m := storage.Missed{Target: 7, Partition: at.Partition, Key: at.Key}
-		return l.s.SubmitMissed([]storage.Missed{m}, nil, done)
+		return l.s.SubmitMissed([]storage.Missed{m}, nil, func(_ []bool, err error) { done(err) })
 	}
 	return l.s.Submit(storage.Update{Slot: at, Sync: sync, Apply: l.change(), Done: done})
 }
