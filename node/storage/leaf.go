@@ -71,13 +71,24 @@ func (s *Store) checkLeaf(partition uint16, leaf uint8) error {
 // readLeaf makes a leaf of all trees of a partition from the records that can
 // be read.
 func (s *Store) readLeaf(partition uint16, leaf uint8) (leafSet, damage, error) {
-	set := make(leafSet)
 	from, to := leafRange(partition, leaf)
+	sets, d, err := s.readLeaves(from, to)
+	return sets[leaf], d, err
+}
+
+// readLeaves does so for all leaves in a range of storage keys that does not
+// leave a partition.
+func (s *Store) readLeaves(from, to []byte) (map[uint8]leafSet, damage, error) {
+	sets := make(map[uint8]leafSet)
 	d, err := scanReadable(s, from, to, decodeDigested, func(at address, r digested) error {
-		set[r.record.NMax] = set[r.record.NMax].Apply(merkle.Delta{Sum: r.digest(at.slot.Key), Count: 1})
+		leaf, nmax := at.slot.Key.Leaf(), r.record.NMax
+		if sets[leaf] == nil {
+			sets[leaf] = make(leafSet)
+		}
+		sets[leaf][nmax] = sets[leaf][nmax].Apply(merkle.Delta{Sum: r.digest(at.slot.Key), Count: 1})
 		return nil
 	})
-	return set, d, err
+	return sets, d, err
 }
 
 // RebuildLeaf makes a leaf of all trees of a partition anew from the records

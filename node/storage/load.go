@@ -178,12 +178,51 @@ func (l *loader) rebuildAll() error {
 // rebuildDoubtful makes the leaves from the records about which the journal may
 // be wrong.
 func (l *loader) rebuildDoubtful() error {
-	for _, id := range slices.SortedFunc(maps.Keys(l.doubtful), leafID.compare) {
-		found, _, err := l.s.readLeaf(id.partition, id.leaf)
-		if err != nil {
+	ids := slices.SortedFunc(maps.Keys(l.doubtful), leafID.compare)
+	for len(ids) > 0 {
+		n := l.together(ids)
+		if err := l.rebuild(ids[:n]); err != nil {
 			return err
 		}
-		l.s.trees.apply(corrections(id.partition, id.leaf, l.s.trees.leaf(id.partition, id.leaf), found))
+		ids = ids[n:]
+	}
+	return nil
+}
+
+// seekRecords is how many records can be read about as fast as the first of a
+// range is found.
+const seekRecords = 32
+
+// together returns how many of the leaves, from the first on, are best read by
+// one scan, with all that lies between them.
+func (l *loader) together(ids []leafID) int {
+	n := 1
+	for n < len(ids) && ids[n].partition == ids[0].partition {
+		between := uint64(0)
+		for leaf := int(ids[n-1].leaf) + 1; leaf < int(ids[n].leaf); leaf++ {
+			for _, t := range l.s.trees.of(ids[0].partition) {
+				between += uint64(t.leaves[leaf].Count)
+			}
+		}
+		if between > seekRecords {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// rebuild makes leaves of one partition, in their order, by one scan.
+func (l *loader) rebuild(ids []leafID) error {
+	partition := ids[0].partition
+	from, _ := leafRange(partition, ids[0].leaf)
+	_, to := leafRange(partition, ids[len(ids)-1].leaf)
+	found, _, err := l.s.readLeaves(from, to)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		l.s.trees.apply(corrections(partition, id.leaf, l.s.trees.leaf(partition, id.leaf), found[id.leaf]))
 		l.s.counts.rebuilt.Add(1)
 	}
 	return nil

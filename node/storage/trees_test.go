@@ -269,6 +269,28 @@ func TestTreesAreNotRebuilt(t *testing.T) {
 	}
 }
 
+// A lost transaction makes those leaves doubtful that later ones touched, and no
+// others.
+func TestOnlyDoubtfulLeavesAreRebuilt(t *testing.T) {
+	disk, mint := memory.New(), minter()
+	s := open(t, disk, options(1))
+	for i := range 3000 {
+		mustSubmit(t, s, slot(strconv.Itoa(i)), i == 2999, put(mint, []byte("x"), all))
+	}
+	later := map[uint8]bool{}
+	for _, i := range []int{7, 8, 9, 7, 100, 2000, 8} {
+		at := slot(strconv.Itoa(i))
+		mustSubmit(t, s, at, false, put(mint, []byte("y"), all))
+		later[at.Key.Leaf()] = true
+	}
+	disk.Crash(func(place, _ int) bool { return place == 0 })
+	s = open(t, disk, options(2))
+	if n := s.Stats().Rebuilt; n != uint64(len(later)) {
+		t.Errorf("%d leaves were rebuilt, want %d", n, len(later))
+	}
+	compareTrees(t, s, 3)
+}
+
 // Only so many entries wait to be replayed, at any time.
 func TestJournalIsBounded(t *testing.T) {
 	disk, o := memory.New(), options(1)
