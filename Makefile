@@ -62,6 +62,11 @@ chaos: ## kill real processes under load for ROUNDS (20) rounds
 bench: ## run the benchmarks that match BENCH (.), COUNT (1) times
 	@$(GO) test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./...
 
+.PHONY: compare
+compare: ROUNDS = 5
+compare: build ## measure Starling beside other stores and the limits, ROUNDS (5) rounds
+	bin/starling bench compare --rounds=$(ROUNDS) --json=bin/compare.json --svg=bin/compare.svg
+
 .PHONY: table
 table: ## print the placement table of package ring
 	@$(GO) test -count=1 -run=TestTable -v ./ring
