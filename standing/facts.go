@@ -56,7 +56,6 @@ type Cause uint8
 const (
 	CauseSetBack  Cause = 1 // the disk was emptied, or holds an earlier state
 	CauseUnsynced Cause = 2 // the operating system ended with acknowledged writes that were not synced
-	CauseOperator Cause = 3 // somebody said so
 )
 
 // String returns the cause as a word.
@@ -68,8 +67,6 @@ func (c Cause) String() string {
 		return "set back"
 	case CauseUnsynced:
 		return "unsynced"
-	case CauseOperator:
-		return "operator"
 	}
 	return fmt.Sprintf("Cause(%d)", uint8(c))
 }
@@ -85,8 +82,8 @@ type fall struct {
 
 // The encoding of a fall: version, epoch as a varint, byte cause, Unix
 // milliseconds in 8 bytes, bool pending.
-func appendFall(dst []byte, f fall) []byte {
-	dst = binary.AppendUvarint(append(dst, encoding), f.epoch)
+func encodeFall(f fall) []byte {
+	dst := binary.AppendUvarint([]byte{encoding}, f.epoch)
 	dst = binary.BigEndian.AppendUint64(append(dst, byte(f.cause)), uint64(f.since.UnixMilli()))
 	return wire.AppendBool(dst, f.pending)
 }
@@ -94,7 +91,7 @@ func appendFall(dst []byte, f fall) []byte {
 func decodeFall(b []byte) (fall, error) {
 	r := newReader(b)
 	f := fall{epoch: readCount(r), cause: Cause(r.Byte()), since: time.UnixMilli(int64(r.Uint64())), pending: r.Bool()}
-	if f.epoch == 0 || f.cause == 0 {
+	if f.epoch == 0 || f.cause != CauseSetBack && f.cause != CauseUnsynced {
 		r.Fail(wire.ErrBadValue)
 	}
 	return f, r.Close()
@@ -102,8 +99,8 @@ func decodeFall(b []byte) (fall, error) {
 
 // The encoding of a catchup: version, epoch as a varint, bool whole, varint
 // count of sources, and each: id in 8 bytes, starts as a varint, bool final.
-func appendCatchup(dst []byte, c catchup) []byte {
-	dst = binary.AppendUvarint(append(dst, encoding), c.epoch)
+func encodeCatchup(c catchup) []byte {
+	dst := binary.AppendUvarint([]byte{encoding}, c.epoch)
 	dst = binary.AppendUvarint(wire.AppendBool(dst, c.whole), uint64(len(c.merged)))
 	for _, s := range c.merged {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(s.id))

@@ -34,7 +34,7 @@ func (l *Ledger) storeFall(next fall) error {
 		if stored.epoch > next.epoch {
 			return old, err // a later fall was faster
 		}
-		return appendFall(nil, next), err
+		return encodeFall(next), err
 	})
 	if err != nil {
 		return fmt.Errorf("store the fall of the node: %w", err)
@@ -98,7 +98,7 @@ func (l *Ledger) Merged(partition uint16, from kv.NodeID, starts, epoch uint64) 
 			c = catchup{epoch: epoch}
 		}
 		next = c.add(from, starts).settle(l.config.Self, owners, l.starts)
-		return appendCatchup(nil, next), nil
+		return encodeCatchup(next), nil
 	})
 	if err != nil {
 		return fmt.Errorf("record that partition %d was merged from node %v: %w", partition, from, err)

@@ -15,6 +15,11 @@ type Life struct {
 	Nonce uint64
 }
 
+// compare orders lives by starts, then by nonce.
+func (l Life) compare(m Life) int {
+	return cmp.Or(cmp.Compare(l.Starts, m.Starts), cmp.Compare(l.Nonce, m.Nonce))
+}
+
 // Position is how far a node has come: a life is cut into chapters, from 0, so
 // that a disk which is set back within one life is noticed too. The zero
 // Position is that of a node never heard of.
@@ -29,10 +34,11 @@ func (p Position) compare(q Position) int {
 	return cmp.Or(cmp.Compare(p.Starts, q.Starts), cmp.Compare(p.Chapter, q.Chapter))
 }
 
-// maxLives bounds the lives in a history that never registered. Beyond it the
-// oldest is forgotten; if another node still remembers that one, this node is
-// taken for one that was set back, which costs it a catch-up.
-const maxLives = 64
+// maxSince bounds the positions in a history since the last life that
+// registered. Beyond it the oldest is forgotten; if another node still remembers
+// that one, this node is taken for one that was set back, which costs it a
+// catch-up.
+const maxSince = 64
 
 // History is the past that a disk remembers. Every position in it was durable
 // on the disk before another node heard of it. So a position of which another
@@ -40,33 +46,32 @@ const maxLives = 64
 //
 // Histories are values: operations return new ones.
 type History struct {
-	// Sure is the last position of the last life that registered, or that the
-	// node was told of and has answered for by falling: all that comes before
-	// it is past, whoever remembers it.
+	// Sure is the last position of the last life that registered. All that comes
+	// before it is past, whoever remembers it: what had registered, the members
+	// that were enough for Sure had found out.
 	Sure Position
-	// Since are the lives after Sure, oldest first, which began and are not
-	// known to have registered. They have no chapter but the first.
-	Since []Life
+	// Since are the lives after it, which began and are not known to have
+	// registered, and what the disk lost and has answered for by falling. They
+	// are in the order of [Life]; the last one is the present life.
+	Since []Position
 }
 
 // Tip returns the last position, which is that of the present life.
 func (h History) Tip() Position {
 	if n := len(h.Since); n > 0 {
-		return Position{Life: h.Since[n-1]}
+		return h.Since[n-1]
 	}
 	return h.Sure
 }
 
 // Contains reports whether p is in the past of the disk.
 func (h History) Contains(p Position) bool {
-	return p.compare(h.Sure) <= 0 || p.Chapter == 0 && slices.Contains(h.Since, p.Life)
+	return p.compare(h.Sure) <= 0 ||
+		slices.ContainsFunc(h.Since, func(s Position) bool { return s.Life == p.Life && s.Chapter >= p.Chapter })
 }
 
 // begin returns the history with a new life.
-func (h History) begin(l Life) History {
-	since := append(slices.Clone(h.Since), l)
-	return History{Sure: h.Sure, Since: since[max(0, len(since)-maxLives):]}
-}
+func (h History) begin(l Life) History { return h.with(Position{Life: l}) }
 
 // settle returns the history once its last life has registered.
 func (h History) settle() History { return History{Sure: h.Tip()} }
@@ -78,13 +83,24 @@ func (h History) turn() History {
 }
 
 // atone returns the history of a disk that lost lost, has been emptied for it,
-// and goes on as l, which counts more starts than lost.
+// and goes on as l, which counts more starts than lost. What else it lost is not
+// answered for with it: that may be of another line of lives, with less starts.
 func (h History) atone(lost Position, l Life) History {
-	if h.Sure.compare(lost) > 0 {
-		lost = h.Sure
+	if !h.Contains(lost) {
+		h = h.with(lost)
 	}
-	since := slices.DeleteFunc(slices.Clone(h.Since), func(l Life) bool { return l.Starts <= lost.Starts })
-	return History{Sure: lost, Since: since}.begin(l)
+	return h.begin(l)
+}
+
+func (h History) with(p Position) History {
+	since := slices.Clone(h.Since)
+	i, found := slices.BinarySearchFunc(since, p, func(p, q Position) int { return p.Life.compare(q.Life) })
+	if found {
+		since[i] = p
+	} else {
+		since = slices.Insert(since, i, p)
+	}
+	return History{Sure: h.Sure, Since: since[max(0, len(since)-maxSince):]}
 }
 
 // Remember is what a node does that remembers a position of another and is told

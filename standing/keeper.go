@@ -2,9 +2,7 @@ package standing
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -54,7 +52,9 @@ type Keeper struct {
 	KeeperConfig
 
 	salt    uint64
-	members map[kv.NodeID]*member
+	digest  uint64 // of the view that the members are of
+	ids     []kv.NodeID
+	members map[kv.NodeID]*member // by those ids
 	busy    int
 	answers chan answer // has room for all that are under way
 	calls   sync.WaitGroup
@@ -150,12 +150,9 @@ func (k *Keeper) atone(ctx context.Context) error {
 // review brings the members, the chapter and the registration up to date.
 func (k *Keeper) review(now time.Time) {
 	view := k.Ledger.config.View()
-	ids := everyone(view, k.Ledger.config.Self)
-	maps.DeleteFunc(k.members, func(id kv.NodeID, _ *member) bool { return !slices.Contains(ids, id) })
-	for _, id := range ids {
-		if k.members[id] == nil {
-			k.members[id] = new(member)
-		}
+	if view.Digest() != k.digest {
+		k.digest = view.Digest()
+		k.join(everyone(view, k.Ledger.config.Self))
 	}
 	life, was := k.Ledger.Life(), k.Ledger.Registered()
 	is := Registered(view, k.Ledger.config.Self, func(id kv.NodeID) bool { return k.members[id].stored.Life == life })
@@ -170,6 +167,17 @@ func (k *Keeper) review(now time.Time) {
 	}
 }
 
+// join makes ids, in ascending order, the members.
+func (k *Keeper) join(ids []kv.NodeID) {
+	old := k.members
+	k.ids, k.members = ids, make(map[kv.NodeID]*member, len(ids))
+	for _, id := range ids {
+		if k.members[id] = old[id]; k.members[id] == nil {
+			k.members[id] = new(member)
+		}
+	}
+}
+
 // report logs the first of a row of failures. Whatever failed is tried again at
 // the next turn.
 func (k *Keeper) report(err error) {
@@ -181,7 +189,7 @@ func (k *Keeper) report(err error) {
 
 // announce tells those members that do not know of the tip of the history.
 func (k *Keeper) announce(ctx context.Context, now time.Time) {
-	for _, id := range slices.Sorted(maps.Keys(k.members)) {
+	for _, id := range k.ids {
 		if m := k.members[id]; k.busy < maxAnnouncing && !m.calling && k.wants(id) && !now.Before(m.next) {
 			m.calling = true
 			k.busy++
@@ -248,8 +256,8 @@ func (k *Keeper) wake(now time.Time) time.Time {
 	if k.Ledger.pending() {
 		return k.retry
 	}
-	for id, m := range k.members {
-		if !m.calling && k.busy < maxAnnouncing && k.wants(id) && m.next.Before(next) {
+	for _, id := range k.ids {
+		if m := k.members[id]; !m.calling && k.busy < maxAnnouncing && k.wants(id) && m.next.Before(next) {
 			next = m.next
 		}
 	}

@@ -85,26 +85,29 @@ func newReader(b []byte) *wire.Reader {
 	return r
 }
 
-// appendHistory appends Sure, and then a varint count of lives and each of them.
+// appendHistory appends Sure, and then a varint count of positions and each.
 func appendHistory(dst []byte, h History) []byte {
 	dst = appendPosition(dst, h.Sure)
 	dst = binary.AppendUvarint(dst, uint64(len(h.Since)))
-	for _, l := range h.Since {
-		dst = appendLife(dst, l)
+	for _, p := range h.Since {
+		dst = appendPosition(dst, p)
 	}
 	return dst
 }
 
 func readHistory(r *wire.Reader) History {
 	h := History{Sure: readPosition(r)}
-	last := h.Sure.Starts
-	for range r.Count(lifeBytes, maxLives) {
-		l := readLife(r)
-		if l.Starts <= last {
+	var last Life
+	for range r.Count(positionBytes, maxSince) {
+		p := readPosition(r)
+		if p.Life.compare(last) <= 0 {
 			r.Fail(wire.ErrBadValue)
 		}
-		last = l.Starts
-		h.Since = append(h.Since, l)
+		last = p.Life
+		h.Since = append(h.Since, p)
+	}
+	if h.Tip().compare(h.Sure) < 0 {
+		r.Fail(wire.ErrBadValue)
 	}
 	return h
 }
@@ -122,8 +125,8 @@ func readPosition(r *wire.Reader) Position {
 	return p
 }
 
-// lifeBytes is the least length of an encoded life.
-const lifeBytes = 9
+// positionBytes is the least length of an encoded position.
+const positionBytes = 10
 
 // appendLife appends the starts as a varint, and then the nonce in 8 bytes.
 func appendLife(dst []byte, l Life) []byte {

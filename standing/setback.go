@@ -2,7 +2,6 @@ package standing
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -79,13 +78,15 @@ func (s Setback) PutAway(ctx context.Context) (moved int, err error) {
 	noted := make(map[uint16]bool)
 	batch := make([]kv.Slot, 0, batchLen)
 	move := func() error {
-		if len(batch) == 0 {
-			return nil
+		if len(batch) == 0 || ctx.Err() != nil {
+			return ctx.Err()
 		}
-		err := errors.Join(ctx.Err(), s.Shelves.PutAway(ctx, batch))
+		if err := s.Shelves.PutAway(ctx, batch); err != nil {
+			return err
+		}
 		moved += len(batch)
 		batch = batch[:0]
-		return err
+		return nil
 	}
 	err = s.Shelves.Held(func(slot kv.Slot) error {
 		if !noted[slot.Partition] {
@@ -146,7 +147,10 @@ func (s Setback) Release(ctx context.Context, partition uint16) (Released, error
 		return out, err
 	}
 	err = s.Shelves.Quarantined(partition, func(key kv.Key) error {
-		return errors.Join(ctx.Err(), s.settle(ctx, partition, key, then, &out))
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return s.settle(ctx, partition, key, then, &out)
 	})
 	if err == nil && out.Kept == 0 {
 		err = s.Facts.Update(name, func([]byte) ([]byte, error) { return nil, nil })
