@@ -274,21 +274,28 @@ func TestTreesAreNotRebuilt(t *testing.T) {
 func TestOnlyDoubtfulLeavesAreRebuilt(t *testing.T) {
 	disk, mint := memory.New(), minter()
 	s := open(t, disk, options(1))
-	for i := range 3000 {
-		mustSubmit(t, s, slot(strconv.Itoa(i)), i == 2999, put(mint, []byte("x"), all))
+	place := func(i int) kv.Slot {
+		return kv.Slot{Partition: uint16(i % 2), Key: slot(strconv.Itoa(i)).Key}
 	}
-	later := map[uint8]bool{}
-	for _, i := range []int{7, 8, 9, 7, 100, 2000, 8} {
-		at := slot(strconv.Itoa(i))
+	for i := range 6000 {
+		mustSubmit(t, s, place(i), i == 5999, put(mint, []byte("x"), all))
+	}
+	type leaf struct {
+		partition uint16
+		leaf      uint8
+	}
+	later := map[leaf]bool{}
+	for _, i := range []int{7, 8, 9, 7, 100, 2001, 3000, 8} {
+		at := place(i)
 		mustSubmit(t, s, at, false, put(mint, []byte("y"), all))
-		later[at.Key.Leaf()] = true
+		later[leaf{at.Partition, at.Key.Leaf()}] = true
 	}
-	disk.Crash(func(place, _ int) bool { return place == 0 })
+	disk.Crash(func(i, _ int) bool { return i == 0 })
 	s = open(t, disk, options(2))
 	if n := s.Stats().Rebuilt; n != uint64(len(later)) {
 		t.Errorf("%d leaves were rebuilt, want %d", n, len(later))
 	}
-	compareTrees(t, s, 3)
+	compareTrees(t, s, 0, 1)
 }
 
 // Only so many entries wait to be replayed, at any time.
