@@ -53,6 +53,9 @@ var errEmptyReply = errors.New("a peer answered with an empty reply")
 // Replica is what a node does of its own records.
 type Replica interface {
 	Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, error)
+	// FetchNow is Fetch, unless it returns waits: then Fetch would wait, or read
+	// much, and FetchNow has done nothing.
+	FetchNow(req coordinator.FetchRequest) (reply coordinator.FetchReply, waits bool, err error)
 	Value(req coordinator.ValueRequest) ([]byte, error)
 	Store(req coordinator.StoreRequest, done func(error))
 }

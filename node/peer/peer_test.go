@@ -27,6 +27,7 @@ type stub struct {
 	err   error
 	wait  chan bool // if set, whatever may wait does, for it to be closed
 	learn error
+	slow  bool // fetches wait
 
 	mu    sync.Mutex
 	asked []string
@@ -47,7 +48,18 @@ func (s *stub) notes() []string {
 
 func (s *stub) Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, error) {
 	s.note("fetch " + req.Key.Name)
+	if s.slow {
+		<-s.wait
+	}
 	return coordinator.FetchReply{Standing: true, Reap: 7}, s.err
+}
+
+func (s *stub) FetchNow(req coordinator.FetchRequest) (coordinator.FetchReply, bool, error) {
+	if s.slow {
+		return coordinator.FetchReply{}, true, nil
+	}
+	reply, err := s.Fetch(req)
+	return reply, false, err
 }
 
 func (s *stub) Value(req coordinator.ValueRequest) ([]byte, error) {
@@ -276,6 +288,29 @@ func TestEmptyReply(t *testing.T) {
 		if err := errors.Join(a.Close(), b.Close()); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// A fetch that waits holds up nothing behind it.
+func TestSlowFetch(t *testing.T) {
+	meet(t, func(p *pair) {
+		p.there.wait, p.there.slow = make(chan bool), true
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			got, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key, N: 3})
+			if err != nil || got.Reap != 7 {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+		synctest.Wait()
+		if err := p.client.Store(p.ctx, 2, coordinator.StoreRequest{Key: key}); err != nil {
+			t.Error(err)
+		}
+		if asked := p.there.notes(); !slices.Equal(asked, []string{"fetch k", "store k"}) {
+			t.Errorf("asked %q", asked)
+		}
+		close(p.there.wait)
+		waiting.Wait()
 	})
 }
 

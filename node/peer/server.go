@@ -20,7 +20,7 @@ type Coordinator interface {
 	Forwarded(ctx context.Context, req coordinator.ForwardRequest) (coordinator.PutDone, error)
 }
 
-// Server answers what other nodes ask of this one. Fetches and stores are
+// Server answers what other nodes ask of this one. Most fetches, and stores, are
 // short and answered on the read loop of their connection, the store's answer
 // from its commit; whatever waits is served aside, in a bounded number of
 // goroutines.
@@ -71,7 +71,7 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 	switch req.Method {
 	case methodFetch:
 		m, err := coordinator.DecodeFetchRequest(req.Body)
-		s.serve(req, m.Fence, err, m.Reap > 0, func() { s.fetch(req, m) })
+		s.serve(req, m.Fence, err, false, func() { s.fetch(req, m) })
 	case methodStore:
 		m, err := coordinator.DecodeStoreRequest(req.Body)
 		s.serve(req, m.Fence, err, false, func() {
@@ -142,8 +142,15 @@ func (s *Server) teach(f coordinator.Fence) error {
 }
 
 func (s *Server) fetch(req *transport.Request, m coordinator.FetchRequest) {
-	got, err := s.Replica.Fetch(m)
-	reply(req, got, err)
+	got, waits, err := s.Replica.FetchNow(m)
+	if !waits {
+		reply(req, got, err)
+		return
+	}
+	s.besides(req, func() {
+		got, err := s.Replica.Fetch(m)
+		reply(req, got, err)
+	})
 }
 
 // takeForward takes a write that was handed on, once: to give it a dot again

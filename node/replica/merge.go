@@ -16,8 +16,8 @@ import (
 
 // Bounds of what one merge of parcels keeps under way.
 const (
-	mergesAtOnce  = 256 // updates in the store's queue
-	fetchesAtOnce = 4   // records whose external values are being fetched
+	mergesAtOnce  = 1024 // updates in the store's queue
+	fetchesAtOnce = 4    // records whose external values are being fetched
 )
 
 // Values fetches an external value of a record that came in a parcel.

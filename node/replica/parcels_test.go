@@ -212,6 +212,15 @@ func TestDamagedRecords(t *testing.T) {
 	}
 }
 
+// beside returns another key of the same leaf.
+func (r *rig) beside(key kv.Key) kv.Key {
+	other := kv.Key{Bucket: "b"}
+	for i := 0; other.Name == "" || r.slot(other).Partition != r.slot(key).Partition || other.Leaf() != key.Leaf(); i++ {
+		other.Name = strconv.Itoa(i)
+	}
+	return other
+}
+
 // Another key of the leaf that is not there does not count as absent either.
 func TestAbsentBesideDamage(t *testing.T) {
 	r := newRig(t, storage.Options{})
@@ -220,11 +229,7 @@ func TestAbsentBesideDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.rot(key, true)
-	beside := kv.Key{Bucket: "b"}
-	for i := 0; beside.Name == "" || r.slot(beside).Partition != r.partition() || beside.Leaf() != key.Leaf(); i++ {
-		beside.Name = strconv.Itoa(i)
-	}
-	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: beside, N: 3})
+	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: r.beside(key), N: 3})
 	if err != nil || got.Standing || !r.ledger.Doubted(r.partition(), key.Leaf()) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -84,28 +84,53 @@ func New(c Config) (*Replica, error) {
 func (r *Replica) ReusedDots() uint64 { return r.reused.Load() }
 
 // Fetch returns what this node holds of a key. For a stand-in this includes
-// what it keeps for other owners. It waits for the disk if there is a reap number
-// to be learnt before, or if a record that is not found meets a write to its leaf.
+// what it keeps for other owners.
 func (r *Replica) Fetch(req coordinator.FetchRequest) (coordinator.FetchReply, error) {
+	reply, waits, err := r.FetchNow(req)
+	if !waits {
+		return reply, err
+	}
 	v, err := r.fenced(req.Fence.Digest)
 	if err != nil {
 		return coordinator.FetchReply{}, err
 	}
 	own := slotOf(v, req.Key, 0)
 	r.heed(own.Partition, req.Reap)
+	// The look at the record comes after the one at the leaf: what was mended
+	// between them is found.
+	agrees := r.leafAgrees(own)
+	reply, err = r.look(v, own, req)
+	reply.Standing = reply.Standing && (agrees || !reply.Record.Absent())
+	return reply, err
+}
+
+// FetchNow is [Replica.Fetch] where that takes no more than a look at the record.
+// Otherwise it returns waits: a reap number is to be learnt first, or the record
+// is not found, and its leaf must be read to know what that means.
+func (r *Replica) FetchNow(req coordinator.FetchRequest) (reply coordinator.FetchReply, waits bool, err error) {
+	v, err := r.fenced(req.Fence.Digest)
+	if err != nil {
+		return coordinator.FetchReply{}, false, err
+	}
+	own := slotOf(v, req.Key, 0)
+	if r.numbers.stored(own.Partition) < req.Reap && r.standing.Registered() {
+		return coordinator.FetchReply{}, true, nil
+	}
+	reply, err = r.look(v, own, req)
+	counts := err == nil && reply.Standing && !req.StandIn
+	return reply, counts && reply.Record.Absent() && !r.store.LeafEmpty(own.Partition, req.Key.Leaf()), err
+}
+
+// look reads the record, and says whether it counts if it is there.
+func (r *Replica) look(v ring.View, own kv.Slot, req coordinator.FetchRequest) (reply coordinator.FetchReply, err error) {
 	// The number comes before the record: what is read later holds nothing that
-	// was reaped under it.
-	reply := coordinator.FetchReply{Reap: r.numbers.stored(own.Partition)}
+	// was reaped under it. The standing must be good before and after: what was
+	// merged or lost meanwhile was not there to be read.
+	reply.Reap = r.numbers.stored(own.Partition)
 	stands := r.stands(v, own, req.N)
 	if reply.Record, err = r.held(v, req.Key, req.StandIn); err != nil {
 		return coordinator.FetchReply{}, told(err)
 	}
-	if stands && !req.StandIn && reply.Record.Absent() {
-		if reply.Record, stands, err = r.lookAgain(own); err != nil {
-			return coordinator.FetchReply{}, told(err)
-		}
-	}
-	// What was lost between the looks was not there to be read.
 	reply.Standing = stands && r.stands(v, own, req.N)
 	reply.Record.Mine = kv.Mine{}
 	return reply, nil
@@ -151,19 +176,15 @@ func (r *Replica) stands(v ring.View, slot kv.Slot, n int) bool {
 		!r.standing.Doubted(slot.Partition, slot.Key.Leaf())
 }
 
-// lookAgain reads a record that was not found, and reports whether that it is
-// absent counts: a damaged block of the disk hides its records. The look at the
-// record is the later one, for the leaf may have been repaired since the first.
-func (r *Replica) lookAgain(slot kv.Slot) (rec kv.Record, counts bool, err error) {
-	leaf := slot.Key.Leaf()
-	bad := r.store.CheckLeaf(slot.Partition, leaf)
-	if rec, err = r.get(slot); err != nil || !rec.Absent() {
-		return rec, true, err
+// leafAgrees reports whether the leaf of a key holds what its trees say: only
+// then it counts that a key is not found in it, for a damaged block of the disk
+// hides its records.
+func (r *Replica) leafAgrees(slot kv.Slot) bool {
+	err := r.store.CheckLeaf(slot.Partition, slot.Key.Leaf())
+	if errors.Is(err, storage.ErrLeaf) {
+		r.standing.Doubt(slot.Partition, slot.Key.Leaf())
 	}
-	if errors.Is(bad, storage.ErrLeaf) {
-		r.standing.Doubt(slot.Partition, leaf)
-	}
-	return rec, bad == nil, nil
+	return err == nil
 }
 
 // Value returns one external value.

@@ -168,3 +168,37 @@ func TestStandingIsOfTheOwnersCounted(t *testing.T) {
 		}
 	}
 }
+
+// A fetch waits only where it has to.
+func TestFetchNow(t *testing.T) {
+	r := newRig(t, storage.Options{})
+	rec, _ := written(kv.Record{}, 1, "v", 3)
+	if err := r.put(coordinator.StoreRequest{}, rec); err != nil {
+		t.Fatal(err)
+	}
+	beside := r.beside(key)
+	elsewhere := kv.Key{Bucket: "b", Name: "elsewhere"}
+	for _, tt := range []struct {
+		name   string
+		req    coordinator.FetchRequest
+		behind bool
+		waits  bool
+	}{
+		{"found", coordinator.FetchRequest{Key: key}, false, false},
+		{"a number to be learnt", coordinator.FetchRequest{Key: key, Reap: 1}, false, true},
+		{"not found, in an empty leaf", coordinator.FetchRequest{Key: elsewhere}, false, false},
+		{"not found, in another", coordinator.FetchRequest{Key: beside}, false, true},
+		{"which does not count anyway", coordinator.FetchRequest{Key: beside}, true, false},
+		{"nor for a stand-in", coordinator.FetchRequest{Key: beside, StandIn: true}, false, false},
+	} {
+		r.ledger.set(func() { r.ledger.behind = tt.behind })
+		tt.req.Fence, tt.req.N = r.fence(), 3
+		got, waits, err := r.FetchNow(tt.req)
+		if err != nil || waits != tt.waits || !waits && got.Standing == tt.behind {
+			t.Errorf("%s: %+v, waits %v, %v", tt.name, got, waits, err)
+		}
+		if got, err := r.Fetch(tt.req); err != nil || got.Standing == tt.behind || got.Reap < tt.req.Reap {
+			t.Errorf("%s: %+v, %v", tt.name, got, err)
+		}
+	}
+}

@@ -36,6 +36,12 @@ func (s *Store) ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.
 	})
 }
 
+// LeafEmpty reports whether the trees have no record in a leaf, without a look
+// at the disk.
+func (s *Store) LeafEmpty(partition uint16, leaf uint8) bool {
+	return len(s.trees.leaf(partition, leaf)) == 0
+}
+
 // CheckLeaf compares the records of a leaf with the trees. It returns nil if
 // they agree, [ErrLeaf] if they do not or if a record is damaged, and any other
 // error if that could not be found out. It is safe beside writes: only where

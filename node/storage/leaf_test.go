@@ -57,6 +57,9 @@ func TestScanLeafFollowsTheTree(t *testing.T) {
 		if err != nil || got != want[leaf] {
 			t.Fatalf("leaf %d makes %+v, %v, the tree has %+v", leaf, got, err, want[leaf])
 		}
+		if empty := s.LeafEmpty(3, uint8(leaf)); empty != (got.Count == 0) || !s.LeafEmpty(4, uint8(leaf)) {
+			t.Errorf("leaf %d is empty: %v, it has %d records", leaf, empty, got.Count)
+		}
 	}
 }
 
