@@ -39,6 +39,7 @@ type query struct {
 	hedge  Hedge
 	floor  vclock.Clock // worth waiting for more than need answers
 	reap   uint64       // the reap number that all must know who answer
+	each   bool         // hear all that are asked, even if it cannot be enough
 }
 
 // gathering is the driver of one read: it asks as many replicas as are needed,
@@ -180,7 +181,7 @@ func (g *gathering) settled() (done bool, err error) {
 		return true, nil
 	case g.tally.Reached():
 		g.askAll()
-	case g.tally.Lost() && (!g.sloppy || g.allHeard()):
+	case g.tally.Lost() && (!g.sloppy && !g.each || g.allHeard()):
 		return true, g.unreached()
 	}
 	return false, nil

@@ -25,7 +25,7 @@ func (g Get) needs() int {
 func (c *Coordinator) askWidely(ctx context.Context, pl plan, q query) (collection, error) {
 	soon, cancel := context.WithTimeout(ctx, late(ctx))
 	defer cancel()
-	q.need, q.hedge = pl.n, HedgeAll
+	q.need, q.hedge, q.each = pl.n, HedgeAll, true
 	col, err := c.collect(soon, pl, q)
 	if _, stale := errors.AsType[*StaleViewError](err); stale {
 		return col, err

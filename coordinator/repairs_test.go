@@ -270,6 +270,11 @@ func TestReadBesideRestoredDisk(t *testing.T) {
 			}
 			// As old as the others, it may be of use.
 			owners[restored].raise(7)
+			for _, o := range owners {
+				if o != owners[restored] {
+					o.set(trouble{slow: time.Millisecond})
+				}
+			}
 			got := owners[restored].read(Get{Options: Options{R: Exactly(2), Hedge: HedgeAll}})
 			w.same("values", texts(got), values("v"))
 		})

@@ -113,7 +113,7 @@ func TestLogLimits(t *testing.T) {
 			for i := range n {
 				w.miss(target, key(100+i))
 			}
-			time.Sleep(5 * flushEvery / 2) // between two flushes
+			time.Sleep(2 * flushEvery) // and so, again, to between two flushes
 		}
 		most := int(w.log.cfg.TargetBytes / each)
 		fill(2, 900)

@@ -1,10 +1,10 @@
-// Package readrepair is the room for repair on read: a read that met replicas
-// behind others answers first, and then sends them the merged record.
+// Package readrepair repairs what reads find to differ.
 //
-// Nothing of it is built yet: it comes with read repair. Until then a read
-// answers with the merge and leaves the replicas as they are.
+// A read answers first, and then says that the answers of its owners differed. A
+// moment later, when writes that were under way have arrived, a [Repairer] asks
+// all owners of the key what they hold. Whoever still lacks something is nudged to
+// fetch it from those that have it; no record goes through this node.
 //
-// It may import ring, kv and what lies below them, and none of the other
-// repairs. It will declare the interface by which it sends a record to a
-// replica; package node will supply it, and hand it what the coordinator saw.
+// It never fails or slows a read: what is too much is dropped, and left to the
+// next read or to anti-entropy.
 package readrepair
