@@ -57,6 +57,8 @@ type Config struct {
 	Defaults coordinator.Defaults
 	// MaxValue bounds one value, in bytes. Default 4 MiB.
 	MaxValue int
+	// Repairs say when and how much is repaired.
+	Repairs RepairOptions
 	// MinFree is the free space on the disk of Dir, in bytes, below which writes
 	// are refused. Default: what the storage engine needs to go on.
 	MinFree uint64

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/starling-kv/starling/node/storage"
 	"github.com/starling-kv/starling/node/transport"
 	"github.com/starling-kv/starling/ring"
+	"github.com/starling-kv/starling/standing"
 )
 
 // World is what a node sees of the world outside its own code: all of it can be
@@ -29,67 +31,108 @@ type World struct {
 	// concurrent use.
 	Now    func() time.Time
 	Random func() uint64
+	// OSBoot names this boot of the operating system; empty: unknown.
+	OSBoot string
 	Log    *zap.Logger
+}
+
+// Options are what a core is told. The zero Repairs stand for the defaults.
+type Options struct {
+	Storage  storage.Options // Random and Now are the world's
+	Defaults coordinator.Defaults
+	// Sync acknowledges writes that do not choose when they are on disk.
+	Sync bool
+	// Emptied says that what the disk of this node held was lost.
+	Emptied bool
+	Repairs RepairOptions
 }
 
 // Core is a node between its disk and its sockets: store, layouts, replica,
 // coordinator and the protocol between nodes. A process has one, and so has
 // each node of a simulation.
 type Core struct {
-	id       kv.NodeID
-	world    World
-	defaults coordinator.Defaults
-	sync     bool
+	id    kv.NodeID
+	world World
+	opts  Options
 
 	store       *storage.Store
 	views       *membership.Views
+	ledger      *standing.Ledger
+	admission   *admission
 	replica     *replica.Replica
 	coordinator *coordinator.Coordinator
 	transport   transport.Transport
+	client      *peer.Client
 	peers       *peer.Server
+	repairs     repairs
 
+	running  sync.WaitGroup  // what Connect began
 	stopping context.Context //nolint:containedctx // ends when Close begins
 	stop     context.CancelFunc
 }
 
-// OpenCore opens what the engine keeps. Random and Now of so are the world's.
-func OpenCore(id kv.NodeID, w World, so storage.Options, defaults coordinator.Defaults, sync bool) (*Core, error) {
-	so.Random, so.Now = w.Random, w.Now
-	store, err := storage.Open(w.Engine, so)
+// OpenCore opens what the engine keeps.
+func OpenCore(id kv.NodeID, w World, o Options) (*Core, error) {
+	o.Storage.Random, o.Storage.Now = w.Random, w.Now
+	store, err := storage.Open(w.Engine, o.Storage)
 	if err != nil {
 		return nil, err
 	}
-	c := &Core{id: id, world: w, defaults: defaults, sync: sync, store: store}
+	c := &Core{id: id, world: w, opts: o, store: store}
 	c.stopping, c.stop = context.WithCancel(context.Background())
-	if c.views, err = membership.OpenViews(c.facts(), w.Binder); err != nil {
-		return nil, errors.Join(err, c.Close())
+	for _, step := range []func() error{c.openViews, c.openLedger, c.openReplica} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
 	}
 	return c, nil
+}
+
+func (c *Core) openViews() (err error) {
+	c.views, err = membership.OpenViews(c.facts(), c.world.Binder)
+	return err
+}
+
+// openLedger begins a life of the node, and lets it fall if its disk was lost.
+func (c *Core) openLedger() (err error) {
+	c.ledger, err = standing.Open(standing.LedgerConfig{
+		Self: c.id, Facts: standingFacts{c.facts()}, Life: standing.Life{Starts: c.store.Starts(), Nonce: c.world.Random()},
+		OSBoot: c.world.OSBoot, View: c.views.Current, Now: c.world.Now,
+	})
+	if err == nil && c.opts.Emptied {
+		err = c.ledger.Fall(standing.CauseSetBack)
+	}
+	return err
+}
+
+func (c *Core) openReplica() (err error) {
+	c.admission = newAdmission(c)
+	c.replica, err = replica.New(replica.Config{
+		Self: c.id, Store: c.store, View: c.views.Current, Sync: c.opts.Sync, Standing: c.admission, Log: c.world.Log.Named("replica"),
+	})
+	return err
 }
 
 // Connect joins the core to the other nodes, over the transport that dial makes
 // for its handler. alive is what is believed of the others.
 func (c *Core) Connect(alive func(kv.NodeID) bool, dial func(transport.Handler) (transport.Transport, error)) (err error) {
-	c.replica, err = replica.New(replica.Config{
-		Self: c.id, Store: c.store, View: c.views.Current, Sync: c.sync, Standing: trusting{}, Log: c.world.Log.Named("replica"),
-	})
-	if err != nil {
-		return err
-	}
 	var early handler
 	if c.transport, err = dial(&early); err != nil {
 		return err
 	}
 	known := cluster{c.views, alive}
-	client := peer.NewClient(peer.Config{Self: c.id, Local: c.replica, Merger: c.replica, Views: known, Transport: c.transport})
+	c.client = peer.NewClient(peer.Config{Self: c.id, Local: c.replica, Merger: c.replica, Views: known, Transport: c.transport})
+	c.makeRepairs()
 	c.coordinator = coordinator.New(coordinator.Config{
-		Self: c.id, Cluster: known, Replicas: client, Local: c.replica,
-		Defaults: c.defaults, Now: c.world.Now, Random: c.world.Random, Log: c.world.Log.Named("coordinator"),
+		Self: c.id, Cluster: known, Replicas: c.client, Local: c.replica, Repairs: &c.repairs,
+		Defaults: c.opts.Defaults, Now: c.world.Now, Random: c.world.Random, Log: c.world.Log.Named("coordinator"),
 	})
 	c.peers = peer.NewServer(peer.Handlers{
-		Replica: c.replica, Coordinator: c.coordinator, Learn: c.views.Learn, Source: c.replica, Nudges: client,
+		Replica: c.replica, Coordinator: c.coordinator, Learn: c.views.Learn, Source: c.replica, Nudges: c.client,
+		Lives: c.ledger, Exchanges: c.repairs.answers, ReapRounds: c.repairs.member,
 	})
 	early.to.Store(c.peers)
+	c.repairs.run(c.stopping, &c.running)
 	return nil
 }
 
@@ -105,9 +148,13 @@ func (c *Core) Store() *storage.Store { return c.store }
 // Views holds the layouts that the node knows.
 func (c *Core) Views() *membership.Views { return c.views }
 
+// Standing knows the lives of the node, and whether it is in good standing.
+func (c *Core) Standing() *standing.Ledger { return c.ledger }
+
 // Close ends the core from the outside in. It may be called more than once.
 func (c *Core) Close() error {
 	c.stop()
+	c.running.Wait()
 	var errs []error
 	if c.coordinator != nil {
 		c.coordinator.Close()
@@ -118,19 +165,22 @@ func (c *Core) Close() error {
 	if c.peers != nil {
 		c.peers.Wait()
 	}
+	c.settle()
 	return errors.Join(append(errs, c.store.Close())...)
 }
 
-func (c *Core) facts() facts { return facts{store: c.store, ctx: c.stopping} }
+// settle records that all that was acknowledged is on the disk. If that fails,
+// the next start finds out what it means.
+func (c *Core) settle() {
+	if c.ledger == nil {
+		return
+	}
+	if err := c.ledger.CleanClose(); err != nil {
+		c.world.Log.Info("the end of the node was not recorded", zap.Error(err))
+	}
+}
 
-// trusting takes every disk for complete.
-type trusting struct{}
-
-func (trusting) Registered() bool                  { return true }
-func (trusting) Standing(uint16, []kv.NodeID) bool { return true }
-func (trusting) Doubted(uint16, uint8) bool        { return false }
-func (trusting) Doubt(uint16, uint8)               {}
-func (trusting) BeforeUnsynced() error             { return nil }
+func (c *Core) facts() facts { return facts{store: c.store} }
 
 // handler refuses what comes before the node can answer.
 type handler struct{ to atomic.Pointer[peer.Server] }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/starling-kv/starling/node/storage"
 	"github.com/starling-kv/starling/ring"
@@ -16,10 +17,7 @@ const (
 
 // facts keeps what membership needs durable in the store, in one order with the
 // writes. It implements membership.Journal and membership.PeerStore.
-type facts struct {
-	store *storage.Store
-	ctx   context.Context //nolint:containedctx // of the node: ends waits when it stops
-}
+type facts struct{ store *storage.Store }
 
 // Load returns the stored view.
 func (f facts) Load() ([]byte, error) { return f.store.GetMeta(factView) }
@@ -36,16 +34,36 @@ func (f facts) SavePeers(b []byte) error {
 }
 
 func (f facts) change(name string, fn func(old []byte) ([]byte, error)) error {
-	done := make(chan error, 1)
-	if err := f.store.SubmitMeta(name, fn, true, func(err error) { done <- err }); err != nil {
+	// The store answers in any case, and soon once it is closed.
+	err := wait(context.Background(), func(done func(error)) error { return f.store.SubmitMeta(name, fn, true, done) })
+	if err != nil {
 		return fmt.Errorf("store the node's %s: %w", name, err)
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-f.ctx.Done():
-		return fmt.Errorf("store the node's %s: %w", name, context.Cause(f.ctx))
-	}
+	return nil
+}
+
+// standingFacts keeps what the ledger of standing needs durable. It implements
+// [standing.Facts].
+type standingFacts struct{ facts }
+
+// standingPrefix keeps the names of these facts apart.
+const standingPrefix = "standing/"
+
+// Get returns a fact.
+func (f standingFacts) Get(name string) ([]byte, error) {
+	return f.store.GetMeta(standingPrefix + name)
+}
+
+// Update changes a fact in the serial order of the writes.
+func (f standingFacts) Update(name string, fn func(old []byte) ([]byte, error)) error {
+	return f.change(standingPrefix+name, fn)
+}
+
+// Scan calls fn with the facts whose names begin with prefix.
+func (f standingFacts) Scan(prefix string, fn func(name string, value []byte) error) error {
+	return f.store.ScanMeta(standingPrefix+prefix, func(name string, value []byte) error {
+		return fn(strings.TrimPrefix(name, standingPrefix), value)
+	})
 }
 
 // binder keeps the cluster in the marker of the data directory. It implements

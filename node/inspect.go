@@ -84,6 +84,7 @@ func (i inspector) Checks() []api.Check {
 	}
 	return []api.Check{
 		{Name: "layout", OK: joined, Detail: why},
+		{Name: "standing", OK: i.admission.Registered(), Detail: i.standing()},
 		{
 			Name: "storage", OK: stats.State == storage.StateOK,
 			Detail: fmt.Sprintf("%v, %d bytes free", stats.State, stats.Free),
@@ -93,6 +94,20 @@ func (i inspector) Checks() []api.Check {
 			Detail: fmt.Sprintf("%d of %d seem alive", reach, len(members)),
 		},
 	}
+}
+
+// standing says in words whether the node takes part.
+func (i inspector) standing() string {
+	st := i.ledger.Stats()
+	switch {
+	case st.Pending:
+		return "the disk was set back: what it holds is put into quarantine"
+	case !i.admission.Registered():
+		return "waits until enough members know of this start"
+	case st.Fallen > 0:
+		return fmt.Sprintf("%d partitions are not counted yet: %v", st.Fallen, st.Cause)
+	}
+	return ""
 }
 
 // Replica implements [api.Inspector].

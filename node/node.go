@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,13 +165,26 @@ func (n *Node) openStore() (err error) {
 	if err != nil {
 		return err
 	}
-	world := World{Engine: engine, Binder: binder{n.dir}, Now: time.Now, Random: random, Log: n.log}
-	so := storage.Options{Free: n.dir.Free, LowWater: low, HighWater: high}
-	if n.Core, err = OpenCore(n.dir.Identity().Node, world, so, n.cfg.Defaults, !n.cfg.Async); err != nil {
+	world := World{Engine: engine, Binder: binder{n.dir}, Now: time.Now, Random: random, OSBoot: osBoot(), Log: n.log}
+	identity := n.dir.Identity()
+	n.Core, err = OpenCore(identity.Node, world, Options{
+		Storage:  storage.Options{Free: n.dir.Free, LowWater: low, HighWater: high},
+		Defaults: n.cfg.Defaults, Sync: !n.cfg.Async, Emptied: identity.Emptied, Repairs: n.cfg.Repairs,
+	})
+	if err != nil {
 		return err
 	}
 	n.ending(n.Core.Close)
-	return nil
+	return n.dir.Recorded()
+}
+
+// osBoot names this boot of the operating system, where it tells.
+func osBoot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 func (n *Node) watermarks(reserve uint64) (low, high uint64, err error) {
@@ -234,7 +249,7 @@ func (n *Node) hello() transport.Hello {
 func (n *Node) serve() (err error) {
 	n.registerMetrics()
 	n.api, err = api.New(api.Options{
-		KV: n.coordinator, Inspector: inspector{n}, Keyring: n.tokens, Registry: n.registry,
+		KV: n.coordinator, Inspector: inspector{n}, Repairs: &mending{Node: n}, Keyring: n.tokens, Registry: n.registry,
 		Log: n.log.Named("api"), Limits: api.Limits{ValueBytes: n.cfg.MaxValue},
 	})
 	if err != nil {

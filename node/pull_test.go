@@ -37,8 +37,6 @@ type mender struct {
 // doubts is the standing of a node that is well, leaves apart, or that is not
 // registered.
 type doubts struct {
-	trusting
-
 	mu           sync.Mutex
 	unregistered bool
 	of           map[[2]int]bool
@@ -49,6 +47,10 @@ func (d *doubts) Registered() bool {
 	defer d.mu.Unlock()
 	return !d.unregistered
 }
+
+func (d *doubts) Standing(uint16, []kv.NodeID) bool { return true }
+
+func (d *doubts) BeforeUnsynced() error { return nil }
 
 func (d *doubts) Doubted(partition uint16, leaf uint8) bool {
 	d.mu.Lock()

@@ -59,9 +59,8 @@ func (h *history) checkSession(r *record) []Violation {
 }
 
 // checkFreshness judges a read by the writes that were acknowledged before it
-// began and whose quorum its own overlaps. Nodes that lost part of their disk
-// may not count for r until they have caught up, which they cannot do yet: what
-// they acknowledged is left out.
+// began and whose quorum its own overlaps. What all nodes that acknowledged a
+// write have lost since is lost, see [history.judgeLosses].
 func (h *history) checkFreshness(r *record) []Violation {
 	var out []Violation
 	h.writes(r.Key, func(w *record) {
@@ -69,7 +68,7 @@ func (h *history) checkFreshness(r *record) []Violation {
 		if w.outcome != OK || w.end > r.begin || !overlap {
 			return
 		}
-		if h.judgeLosses(w); w.unsound {
+		if h.judgeLosses(w); w.lost || w.unsound {
 			return
 		}
 		if v, bad := h.reflects(r, w, "freshness"); bad {

@@ -67,7 +67,7 @@ func (c *client) next() {
 	}
 	o := c.ops[0]
 	c.ops = c.ops[1:]
-	c.begin(&attempt{client: c, record: c.w.history.records[o.ID]}, o.At, o.Node)
+	c.begin(&attempt{client: c, record: c.w.history.records[o.ID]}, c.w.zero+o.At, o.Node)
 }
 
 // grain is for how many operations there is a moment of their own in two
@@ -114,6 +114,9 @@ func (a *attempt) send(m *machine) {
 	p, tries := a.process, a.tries
 	run := a.request(token)
 	ends := func(ans answer) {
+		if p.endpoint.dead.Load() { // the client has been told; when a dead process ends means nothing
+			return
+		}
 		w.gate.post(fmt.Sprintf("end of #%d try %d", r.ID, tries), func(uint64) { a.deliver(m, p, ans) })
 	}
 	w.requests.Go(func() { ends(run(p.Coordinator())) })

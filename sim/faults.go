@@ -135,6 +135,7 @@ func (w *world) end(f Fault, m *machine) {
 	case Kill:
 		m.crash(loseNothing, true)
 	case PowerCut, Blackout:
+		m.reboots++
 		w.history.lossy(m.name, true)
 		m.crash(memory.LoseSome(f.Seed), f.Size < 0.3)
 	case Wipe:

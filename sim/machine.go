@@ -36,8 +36,11 @@ type machine struct {
 	backup *memory.Disk // an earlier state of the disk
 	shaky  bool         // a sync may have failed: a crash takes what it was for
 	bound  ring.ClusterID
-	boots  int
-	clock  clock
+	boots  int // of the process
+	// reboots counts those of the operating system, which forgets what it had
+	// not written to the disk.
+	reboots int
+	clock   clock
 
 	process *process // nil while the node is down
 	down    int      // faults that keep it from starting
@@ -90,9 +93,15 @@ var _ membership.Binder = (*machine)(nil)
 func (m *machine) start() error {
 	m.boots++
 	random := newStream(m.w.plan.Seed, m.index, m.boots)
-	world := node.World{Engine: m.disk.open(), Binder: m, Now: m.clock.now, Random: random.next, Log: zap.NewNop()}
-	options := storage.Options{Free: m.disk.Free, LowWater: lowWater}
-	core, err := node.OpenCore(m.id, world, options, coordinator.Defaults{N: 3, Timeout: 5 * time.Second}, true)
+	world := node.World{
+		Engine: m.disk.open(), Binder: m, Now: m.clock.now, Random: random.next,
+		OSBoot: fmt.Sprintf("%s boot %d", m.name, m.reboots), Log: zap.NewNop(),
+	}
+	core, err := node.OpenCore(m.id, world, node.Options{
+		Storage:  storage.Options{Free: m.disk.Free, LowWater: lowWater},
+		Defaults: coordinator.Defaults{N: 3, Timeout: 5 * time.Second}, Sync: true,
+		Repairs: m.w.plan.Repairs,
+	})
 	if err != nil {
 		return err
 	}
@@ -136,6 +145,15 @@ func (m *machine) crash(loss memory.Loss, reset bool) {
 }
 
 func loseNothing(int, int) bool { return false }
+
+// standing reports whether the node counts for all that it owns.
+func (m *machine) standing() bool {
+	if m.process == nil {
+		return false
+	}
+	s := m.process.Standing().Stats()
+	return s.Registered && s.Fallen == 0 && !s.Pending
+}
 
 // failed reports whether the process refuses writes because its disk erred.
 func (m *machine) failed() bool {

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/starling-kv/starling/node"
+	"github.com/starling-kv/starling/reap"
 )
 
 // Plan is everything that is to be done in a run, drawn from its seed before it
@@ -15,8 +18,10 @@ type Plan struct {
 	Nodes  int
 	Keys   int
 	Length time.Duration // over which operations and faults are spread
-	Ops    []Op
-	Faults []Fault
+	// Repairs say when the nodes repair, and what they reap.
+	Repairs node.RepairOptions
+	Ops     []Op
+	Faults  []Fault
 }
 
 // Config narrows what is drawn. In the zero Config the seed decides it all.
@@ -58,6 +63,12 @@ func Draw(seed uint64, cfg Config) Plan {
 	p := Plan{
 		Seed: seed, Nodes: 3 + rng.IntN(3), Keys: 1 + rng.IntN(2),
 		Length: time.Duration(float64(100*time.Millisecond) * float64(uint(1)<<rng.IntN(7))),
+	}
+	p.Repairs = node.RepairOptions{
+		Exchange: time.Duration(1+rng.IntN(20)) * time.Second, SecondLook: 200 * time.Millisecond,
+		Chapter: time.Duration(1+rng.IntN(200)) * time.Millisecond, Scrub: time.Hour,
+		ReapEvery: time.Duration(200+rng.IntN(3000)) * time.Millisecond,
+		Reap:      reap.Rules{After: time.Duration(rng.IntN(1000)) * time.Millisecond, FoldEntries: 1 + rng.IntN(4), FoldQuiet: time.Second},
 	}
 	ops := 5 + rng.IntN(26)
 	habits := chosen(rng, Workloads(), cfg.Workloads)

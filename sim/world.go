@@ -18,10 +18,6 @@ import (
 // partitions of every simulated cluster: few, so that keys share them.
 const partitions = 8
 
-// settling is how much virtual time a healed cluster gets to finish what is
-// under way: more than any request may take.
-const settling = 90 * time.Second
-
 // world is one run: nodes, network, clients, and what they saw.
 type world struct {
 	sightings
@@ -36,10 +32,13 @@ type world struct {
 
 	violations []Violation
 
+	zero     time.Duration  // when the plan begins: once all nodes are in good standing
 	busy     int            // clients that are not done
 	requests sync.WaitGroup // of clients, under way
 	zombies  sync.WaitGroup // processes that end
 	heals    []*healing
+
+	converged time.Duration // what the healed replicas took to be the same
 }
 
 // healing is the end of one fault. It comes once.
@@ -127,6 +126,10 @@ func (w *world) run() Report {
 			panic(err) // nothing is wrong yet
 		}
 	}
+	for !w.standing() {
+		w.wait(10 * time.Millisecond)
+	}
+	w.zero = w.gate.now()
 	w.busy = len(w.clients)
 	for _, c := range w.clients {
 		c.next()
@@ -135,7 +138,7 @@ func (w *world) run() Report {
 		w.plot(f)
 	}
 	end := false
-	w.gate.schedule(w.plan.Length, "end of the plan", func() { end = true })
+	w.gate.schedule(w.zero+w.plan.Length, "end of the plan", func() { end = true })
 	w.gate.run(func() bool { return end && w.busy == 0 })
 	w.heal()
 	w.judge()
@@ -147,44 +150,13 @@ func (w *world) run() Report {
 func (w *world) plot(f Fault) {
 	if f.Kind == Rollback {
 		m := w.machines[f.Node]
-		w.gate.schedule(time.Duration(float64(f.At)*f.Size), "backup of "+m.name, func() { m.backup = m.disk.Clone() })
+		w.gate.schedule(w.zero+time.Duration(float64(f.At)*f.Size), "backup of "+m.name, func() { m.backup = m.disk.Clone() })
 	}
-	w.gate.schedule(f.At, f.String(), func() {
+	w.gate.schedule(w.zero+f.At, f.String(), func() {
 		h := &healing{heal: w.strike(f)}
 		w.heals = append(w.heals, h)
-		w.gate.schedule(f.At+f.For, "end of "+f.String(), h.do)
+		w.gate.schedule(w.zero+f.At+f.For, "end of "+f.String(), h.do)
 	})
-}
-
-// heal ends all faults, restarts what is down or has failed, and waits until
-// nothing is under way.
-func (w *world) heal() {
-	for _, h := range w.heals {
-		h.do()
-	}
-	clear(w.net.held)
-	w.net.weather = weather{}
-	for _, m := range w.machines {
-		m.disk.heal()
-		m.clock.offset.Store(0)
-		m.clock.drift.Store(0)
-		w.revive(m)
-	}
-	w.settle()
-	for _, m := range w.machines {
-		if m.failed() { // perhaps only now: a slow commit brings its error late
-			m.crash(loseNothing, true)
-			w.revive(m)
-		}
-	}
-	w.settle()
-}
-
-// settle waits until nothing can be under way any more.
-func (w *world) settle() {
-	end := false
-	w.gate.schedule(w.gate.now()+settling, "settled", func() { end = true })
-	w.gate.run(func() bool { return end })
 }
 
 // stop ends all processes, and waits for everything that they began.

@@ -24,6 +24,7 @@ type cli struct {
 	Get    getCmd    `cmd:"" help:"Print a value."`
 	Delete deleteCmd `cmd:"" help:"Delete a key."`
 	Status statusCmd `cmd:"" help:"Show the cluster, or where a key lives."`
+	Repair repairCmd `cmd:"" help:"Compare replicas now, and make them equal."`
 	Import importCmd `cmd:"" help:"Store the files of a directory."`
 	Verify verifyCmd `cmd:"" help:"Compare the files of a directory with what every node returns."`
 	Bench  benchCmd  `cmd:"" help:"Measure the cluster under load, alone or beside others."`

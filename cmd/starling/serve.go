@@ -15,6 +15,7 @@ import (
 
 	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/node"
+	"github.com/starling-kv/starling/reap"
 )
 
 type serveCmd struct {
@@ -48,6 +49,10 @@ type serveCmd struct {
 
 	MaxValue byteSize `default:"4MiB" help:"Largest value."`
 	MinFree  byteSize `default:"0" help:"Free disk space below which writes are refused; 0 lets the storage engine choose."`
+
+	ExchangeEvery time.Duration `default:"30s" help:"Compare replicas with each other node so often."`
+	ReapAfter     time.Duration `default:"24h" help:"Remove deletes for good, everywhere, when they are so old."`
+	ReapEvery     time.Duration `default:"1m" help:"Look so often for what can be removed."`
 
 	MemoryLimit byteSize `default:"512MiB" help:"Memory that the garbage collector aims at; 0: none. GOMEMLIMIT ranks before it."`
 
@@ -188,6 +193,9 @@ func (c *serveCmd) nodeConfig(getenv func(string) string) (node.Config, error) {
 		Async:    c.Durability == "async",
 		Defaults: coordinator.Defaults{N: c.DefaultN, R: r, W: w, Timeout: c.Timeout},
 		MaxValue: int(c.MaxValue), MinFree: uint64(c.MinFree),
+		Repairs: node.RepairOptions{
+			Exchange: c.ExchangeEvery, ReapEvery: c.ReapEvery, Reap: reap.Rules{After: c.ReapAfter},
+		},
 	}, nil
 }
 

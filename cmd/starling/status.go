@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -30,9 +31,14 @@ type statusCmd struct {
 // Help is the detail below the flags.
 func (*statusCmd) Help() string {
 	return `What is shown is what one node sees. PRIMARY counts the partitions that a
-node owns first, REPLICA those that it owns after another. With --key, the
-nodes are in the order in which they own the key or stand in for its owners.
-With --replicas, all members must be up; it fails if owners differ.
+node owns first, REPLICA those that it owns after another. HINTS OWED are
+writes that others missed; DIVERGED and HEALED count keys since the node's
+start; CLEAN SINCE is how long ago all that it shares had last been compared
+and found equal. What follows REPLICA is told by each node itself.
+
+With --key, the nodes are in the order in which they own the key or stand in
+for its owners. With --replicas, all members must be up; it fails if owners
+differ.
 
 Examples:
   starling status
@@ -56,7 +62,33 @@ func (c *statusCmd) Run(ctx context.Context, w *world) error {
 		return c.replicas(ctx, w, cluster)
 	}
 	slices.SortFunc(cluster.Nodes, func(a, b api.Node) int { return compareNames(a.Name, b.Name) })
-	return c.print(w.stdout, cluster, func(p *page) { tableOfNodes(p, cluster) })
+	state := clusterState{Cluster: cluster, Repairs: repairStates(ctx, cluster)}
+	return c.print(w.stdout, state, func(p *page) { tableOfNodes(p, state) })
+}
+
+// clusterState is what one node knows of the cluster, and how far each node that
+// answers says its replicas are from those of others.
+type clusterState struct {
+	api.Cluster
+
+	Repairs map[string]api.RepairState `json:"repairs"`
+}
+
+// repairStates asks all nodes that tell where; the others are left out.
+func repairStates(ctx context.Context, c api.Cluster) map[string]api.RepairState {
+	states := make(map[string]api.RepairState)
+	for _, n := range c.Nodes {
+		var own api.Cluster
+		if n.ClientAddr == "" || !n.Alive || look(ctx, "http://"+n.ClientAddr+"/cluster", &own) != nil {
+			continue
+		}
+		self, _ := named(own.Nodes, n.Name)
+		var state api.RepairState
+		if self.AdminAddr != "" && look(ctx, "http://"+self.AdminAddr+"/repairs", &state) == nil {
+			states[n.Name] = state
+		}
+	}
+	return states
 }
 
 // compareNames orders n2 before n10.
@@ -64,14 +96,61 @@ func compareNames(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
 
-func tableOfNodes(p *page, c api.Cluster) {
-	p.linef("%s", clusterLine(c))
-	p.row("NODE", "STATE", "ZONE", "CLIENTS", "OPERATORS", "PRIMARY", "REPLICA")
+func tableOfNodes(p *page, c clusterState) {
+	p.linef("%s", clusterLine(c.Cluster))
+	p.row("NODE", "STATE", "ZONE", "CLIENTS", "OPERATORS", "PRIMARY", "REPLICA", "STANDING", "HINTS OWED", "DIVERGED", "HEALED", "CLEAN SINCE")
 	first := primaries(c.Layout)
 	for _, n := range c.Nodes {
-		p.row(n.Name, nodeState(n), cmp.Or(n.Zone, "-"), cmp.Or(n.ClientAddr, "-"), cmp.Or(n.AdminAddr, "-"),
-			first[n.Name], max(0, n.Partitions-first[n.Name]))
+		cells := []any{
+			n.Name, nodeState(n), cmp.Or(n.Zone, "-"), cmp.Or(n.ClientAddr, "-"), cmp.Or(n.AdminAddr, "-"),
+			first[n.Name], max(0, n.Partitions-first[n.Name]),
+		}
+		if r, ok := c.Repairs[n.Name]; ok {
+			cells = append(cells, standingOf(r.Standing), hintsOwed(r.Hints), r.Found, r.Healed, cleanSince(r.OldestClean))
+		} else {
+			cells = append(cells, "?", "?", "?", "?", "?")
+		}
+		p.row(cells...)
 	}
+}
+
+// standingOf says whether readers may count the node.
+func standingOf(s api.StandingState) string {
+	switch {
+	case !s.Registered:
+		return "starting"
+	case s.Fallen > 0:
+		return fmt.Sprintf("catching up, %d of %d", s.Partitions-s.Fallen, s.Partitions)
+	case s.Doubted > 0:
+		return fmt.Sprintf("good, %d ranges damaged", s.Doubted)
+	}
+	return "good"
+}
+
+// hintsOwed is what the node keeps for others.
+func hintsOwed(hints []api.HintState) string {
+	var count uint64
+	var oldest float64
+	for _, h := range hints {
+		count += h.Count
+		oldest = max(oldest, h.Oldest)
+	}
+	if count == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d, oldest %s", count, seconds(oldest))
+}
+
+// cleanSince is the age of the oldest comparison that found nothing.
+func cleanSince(age *float64) string {
+	if age == nil {
+		return "never"
+	}
+	return seconds(*age)
+}
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond).String()
 }
 
 func clusterLine(c api.Cluster) string {

@@ -144,7 +144,7 @@ func newServer(tb testing.TB, store KV, change ...func(*Options)) *Server {
 	tb.Helper()
 	keyring := testKeyring()
 	o := Options{
-		KV: store, Inspector: &inspector{}, Keyring: func() *vclock.Keyring { return keyring },
+		KV: store, Inspector: &inspector{}, Repairs: &repairs{}, Keyring: func() *vclock.Keyring { return keyring },
 		Registry: prometheus.NewRegistry(), Log: zap.NewNop(),
 	}
 	for _, f := range change {
@@ -353,4 +353,24 @@ func (i *inspector) Partition(_ context.Context, _ int, hints bool, fn func(Held
 
 func (i *inspector) Explain(context.Context, kv.Key, int) (coordinator.Explanation, error) {
 	return i.explain, i.err
+}
+
+// repairs are Repairs that note what they were asked.
+type repairs struct {
+	asked []Selection
+	err   error
+}
+
+func (r *repairs) Repairs() RepairState {
+	age := 12.5
+	return RepairState{
+		Node: "n1", Standing: StandingState{Registered: true, Fallen: 3, Partitions: 64, Cause: "emptied", Pulled: 7},
+		Hints: []HintState{{Node: "n2", Count: 2, Bytes: 80, Oldest: 1.5}}, Found: 9, Healed: 8, OldestClean: &age,
+		Run: &RepairRun{Done: 1, Total: 2, Keys: 3, Heal: 3, Bytes: 900},
+	}
+}
+
+func (r *repairs) Repair(s Selection) error {
+	r.asked = append(r.asked, s)
+	return r.err
 }

@@ -28,6 +28,7 @@ type KV interface {
 type Options struct {
 	KV        KV
 	Inspector Inspector
+	Repairs   Repairs
 	// Keyring returns the keyring of the cluster, or nil while its id is not yet
 	// known: requests on keys are then refused as not ready.
 	Keyring func() *vclock.Keyring
@@ -101,6 +102,8 @@ func (o Options) check() error {
 		return errors.New("api: Options.KV is not set")
 	case o.Inspector == nil:
 		return errors.New("api: Options.Inspector is not set")
+	case o.Repairs == nil:
+		return errors.New("api: Options.Repairs is not set")
 	case o.Keyring == nil:
 		return errors.New("api: Options.Keyring is not set")
 	case o.Registry == nil:

@@ -55,6 +55,8 @@ var routes = []route{
 	{"/replica", adminPort, get((*Server).partition)},
 	{"/replica/", adminPort, get((*Server).replica)},
 	{"/explain/", adminPort, get((*Server).explainKey)},
+	{"/repairs", adminPort, get((*Server).repairState)},
+	{"/repair", adminPort, []verb{{fasthttp.MethodPost, (*Server).repair}}},
 	{"/debug/pprof/", adminPort, get((*Server).profile)},
 }
 

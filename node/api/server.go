@@ -22,6 +22,7 @@ import (
 type Server struct {
 	kv        KV
 	inspector Inspector
+	repairs   Repairs
 	keyring   func() *vclock.Keyring
 	metrics   *metrics
 	scrape    http.Handler // answers /metrics
@@ -57,7 +58,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		kv: o.KV, inspector: o.Inspector, keyring: o.Keyring, log: o.Log, limits: limits,
+		kv: o.KV, inspector: o.Inspector, repairs: o.Repairs, keyring: o.Keyring, log: o.Log, limits: limits,
 		metrics: m, scrape: promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}),
 		requests:  budget{limit: int64(limits.Requests)},
 		held:      budget{limit: int64(limits.HeldBytes)},

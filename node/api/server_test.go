@@ -21,12 +21,13 @@ import (
 
 func TestOptionsRefused(t *testing.T) {
 	good := Options{
-		KV: new(scripted), Inspector: &inspector{}, Keyring: noKeyring,
+		KV: new(scripted), Inspector: &inspector{}, Repairs: &repairs{}, Keyring: noKeyring,
 		Registry: prometheus.NewRegistry(), Log: zap.NewNop(),
 	}
 	for message, change := range map[string]func(*Options){
 		"KV is not set":        func(o *Options) { o.KV = nil },
 		"Inspector is not set": func(o *Options) { o.Inspector = nil },
+		"Repairs is not set":   func(o *Options) { o.Repairs = nil },
 		"Keyring is not set":   func(o *Options) { o.Keyring = nil },
 		"Registry is not set":  func(o *Options) { o.Registry = nil },
 		"Log is not set":       func(o *Options) { o.Log = nil },

@@ -37,6 +37,7 @@ const (
 	methodKeys     transport.Method = 10
 	methodConfirm  transport.Method = 11
 	methodApply    transport.Method = 12
+	methodNumbers  transport.Method = 13
 )
 
 // maxPooled is the largest request buffer that is kept for the next request.

@@ -67,10 +67,7 @@ type PullReply struct {
 // Append appends the encoding of r.
 func (r PullRequest) Append(dst []byte) []byte {
 	dst = appendFence(dst, r.Fence)
-	dst = binary.AppendUvarint(dst, uint64(len(r.Reap)))
-	for _, n := range r.Reap {
-		dst = binary.AppendUvarint(binary.BigEndian.AppendUint16(dst, n.Partition), n.Number)
-	}
+	dst = numbers(r.Reap).Append(dst)
 	dst = appendKeys(dst, r.Keys)
 	if len(r.Keys) > 0 {
 		return wire.AppendBool(dst, r.StandIn)
@@ -89,13 +86,7 @@ func (r PullRequest) Append(dst []byte) []byte {
 func DecodePullRequest(b []byte) (PullRequest, error) {
 	rd := wire.NewReader(b)
 	r := PullRequest{Fence: readFence(rd)}
-	for range rd.Count(leastNumber, maxKeys) {
-		n := ReapNumber{Partition: rd.Uint16(), Number: rd.Uvarint()}
-		if last := len(r.Reap) - 1; last >= 0 && n.Partition <= r.Reap[last].Partition {
-			rd.Fail(wire.ErrBadValue)
-		}
-		r.Reap = append(r.Reap, n)
-	}
+	r.Reap = readNumbers(rd, maxKeys)
 	if r.Keys = readKeys(rd); len(r.Keys) > 0 {
 		r.StandIn = rd.Bool()
 		return r, closeMessage(rd, "pull request")
@@ -114,6 +105,50 @@ func DecodePullRequest(b []byte) (PullRequest, error) {
 		r.After = readKey(rd)
 	}
 	return r, closeMessage(rd, "pull request")
+}
+
+// numbers are reap numbers by rising partition.
+type numbers []ReapNumber
+
+// Append appends the encoding of n.
+func (n numbers) Append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(n)))
+	for _, at := range n {
+		dst = binary.AppendUvarint(binary.BigEndian.AppendUint16(dst, at.Partition), at.Number)
+	}
+	return dst
+}
+
+func readNumbers(rd *wire.Reader, most int) numbers {
+	var list numbers
+	for range rd.Count(leastNumber, most) {
+		n := ReapNumber{Partition: rd.Uint16(), Number: rd.Uvarint()}
+		if last := len(list) - 1; last >= 0 && n.Partition <= list[last].Partition {
+			rd.Fail(wire.ErrBadValue)
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// maxPartitions is how many partitions there can be.
+const maxPartitions = 1 << 16
+
+func decodeNumbers(b []byte) ([]ReapNumber, error) {
+	rd := wire.NewReader(b)
+	n := readNumbers(rd, maxPartitions)
+	return n, closeMessage(rd, "reap numbers")
+}
+
+// nothing is the request of those who ask for all.
+type nothing struct{}
+
+// Append appends the encoding, which is empty.
+func (nothing) Append(dst []byte) []byte { return dst }
+
+func decodeNothing(b []byte) (nothing, error) {
+	rd := wire.NewReader(b)
+	return nothing{}, closeMessage(rd, "request without a body")
 }
 
 // Append appends the encoding of r.

@@ -3,6 +3,8 @@ package peer
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/starling-kv/starling/antientropy"
 	"github.com/starling-kv/starling/coordinator"
@@ -22,6 +24,8 @@ const (
 type Source interface {
 	// Raise makes to the partition's reap number, durably, if it is lower.
 	Raise(ctx context.Context, partition uint16, to uint64) error
+	// Numbers returns the reap numbers of partitions that are not zero.
+	Numbers() map[uint16]uint64
 	// Parcels returns what the node holds of keys, a page of it, and how many of
 	// the keys it got to; those without a parcel it cannot read.
 	Parcels(fence uint64, keys []kv.Key, standIn bool) (parcels []kv.Parcel, taken int, err error)
@@ -57,6 +61,14 @@ type ReapRounds interface {
 // Announce tells a member of a life of this node.
 func (c *Client) Announce(ctx context.Context, to kv.NodeID, a standing.Announcement) (standing.Known, error) {
 	return ask(ctx, c, to, methodAnnounce, a, standing.DecodeKnown)
+}
+
+// Numbers asks a node for its reap numbers, by rising partition; those that are
+// zero are left out. A node whose own were lost must know them before it takes
+// records: those that were read before a round of reaping may still be on their
+// way.
+func (c *Client) Numbers(ctx context.Context, from kv.NodeID) ([]ReapNumber, error) {
+	return ask(ctx, c, from, methodNumbers, nothing{}, decodeNumbers)
 }
 
 // Compare asks a node which trees differ.
@@ -95,6 +107,7 @@ func (s *Server) repairs() map[transport.Method]handler {
 	m := make(map[transport.Method]handler)
 	if s.Source != nil {
 		m[methodPull] = serving(s, s.pulls, DecodePullRequest, s.pull)
+		m[methodNumbers] = serving(s, s.looks, decodeNothing, s.numbers)
 	}
 	if s.Nudges != nil {
 		m[methodNudge] = serving(s, nil, DecodeNudgeRequest, s.nudge)
@@ -176,6 +189,15 @@ func (s *Server) pull(ctx context.Context, from kv.NodeID, m PullRequest) (r Pul
 		r.Parcels, r.More, r.Damaged, err = s.Source.LeafParcels(m.Fence.Digest, from, m.Partition, m.Leaves, m.After)
 	}
 	return r, err
+}
+
+func (s *Server) numbers(context.Context, kv.NodeID, nothing) (numbers, error) {
+	all := s.Source.Numbers()
+	reply := make(numbers, 0, len(all))
+	for _, p := range slices.Sorted(maps.Keys(all)) {
+		reply = append(reply, ReapNumber{Partition: p, Number: all[p]})
+	}
+	return reply, nil
 }
 
 func (s *Server) nudge(ctx context.Context, from kv.NodeID, m NudgeRequest) (NudgeReply, error) {

@@ -46,6 +46,12 @@ func newShelf(v ring.View) *shelf {
 
 func (s *shelf) note(what string) { s.asked = append(s.asked, what) }
 
+func (s *shelf) Numbers() map[uint16]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return map[uint16]uint64{0: s.reap}
+}
+
 func (s *shelf) View() ring.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -113,6 +113,18 @@ func (n *numbers) settle(partition uint16, to uint64, err error) {
 // parcels.
 func (r *Replica) Number(partition uint16) uint64 { return r.numbers.get(partition).known }
 
+// Numbers returns the reap numbers that are on the disk, by partition; those of
+// the others are zero.
+func (r *Replica) Numbers() map[uint16]uint64 {
+	r.numbers.mu.RLock()
+	defer r.numbers.mu.RUnlock()
+	all := make(map[uint16]uint64, len(r.numbers.of))
+	for p, n := range r.numbers.of {
+		all[p] = n.stored
+	}
+	return all
+}
+
 // Read returns what a slot holds, and the reap number of its partition as it was
 // before.
 func (r *Replica) Read(slot kv.Slot) (kv.Record, uint64, error) {
@@ -133,6 +145,13 @@ func (r *Replica) Raise(ctx context.Context, partition uint16, to uint64) error 
 	if !r.standing.Registered() {
 		return errNotRegistered()
 	}
+	return r.Recover(ctx, partition, to)
+}
+
+// Recover makes to the partition's reap number, durably, if it is lower, before
+// the node takes anything, when it is known that its disk was not set back: one
+// that was must not pass for one that confirmed.
+func (r *Replica) Recover(ctx context.Context, partition uint16, to uint64) error {
 	done := make(chan error, 1)
 	if err := r.raise(partition, to, func(err error) { done <- err }); err != nil {
 		return told(err)

@@ -33,6 +33,7 @@ type Replica struct {
 	log      *zap.Logger
 
 	numbers numbers
+	acked   atomic.Uint64
 	reused  atomic.Uint64
 	voided  atomic.Uint64
 }
@@ -82,6 +83,10 @@ func New(c Config) (*Replica, error) {
 // ReusedDots counts the alarms that another copy of this node has written with
 // its actors since the start.
 func (r *Replica) ReusedDots() uint64 { return r.reused.Load() }
+
+// Acknowledged counts the records that were stored since the start, and said to
+// be.
+func (r *Replica) Acknowledged() uint64 { return r.acked.Load() }
 
 // Fetch returns what this node holds of a key. For a stand-in this includes
 // what it keeps for other owners.
@@ -163,6 +168,9 @@ func (r *Replica) get(slot kv.Slot) (kv.Record, error) {
 // notice makes the leaf of a damaged record doubted, so that it is repaired from
 // the other owners.
 func (r *Replica) notice(slot kv.Slot, err error) {
+	if err == nil {
+		r.acked.Add(1)
+	}
 	if slot.Target == 0 && errors.Is(err, storage.ErrCorrupt) {
 		r.standing.Doubt(slot.Partition, slot.Key.Leaf())
 	}

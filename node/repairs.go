@@ -1,0 +1,131 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/starling-kv/starling/antientropy"
+	"github.com/starling-kv/starling/hints"
+	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/reap"
+	"github.com/starling-kv/starling/standing"
+)
+
+// RepairOptions say when replicas are repaired. A zero field takes the default
+// of the package that does it.
+type RepairOptions struct {
+	// Exchange is the time between two comparisons with one other node,
+	// SecondLook how long a difference must last, and Scrub how long one reading
+	// of the whole disk takes.
+	Exchange, SecondLook, Scrub time.Duration
+	// Chapter is how often at most a node tells the others how far it has come: a
+	// disk that is set back by less than that may go unnoticed. Default 10 s.
+	Chapter time.Duration
+	// Reap says what of deletes, expired values and clocks is removed for good,
+	// and ReapEvery how often it is looked for.
+	Reap      reap.Rules
+	ReapEvery time.Duration
+}
+
+// defaultChapter costs a synced fact on every member each time.
+const defaultChapter = 10 * time.Second
+
+// repairs are all that keeps a node's replicas like those of others. None of
+// them knows of another: here they are joined.
+type repairs struct {
+	keeper    *standing.Keeper
+	setback   standing.Setback
+	release   *release
+	admission *admission
+	missed    *hints.Log
+	replayer  *hints.Replayer
+	exchanger *antientropy.Exchanger
+	answers   *antientropy.Responder
+	member    *reap.Member
+	reaper    *reap.Reaper
+}
+
+// makeRepairs makes the repairs of a node that can reach the others.
+func (c *Core) makeRepairs() {
+	log, view := c.world.Log, c.views.Current
+	ports := repairPorts{c}
+	r := &c.repairs
+	o := c.opts.Repairs
+	r.setback = standing.Setback{Self: c.id, Shelves: shelves{c.store, c.replica}, Facts: standingFacts{c.facts()}, View: view}
+	r.release, r.admission = newRelease(c), c.admission
+	r.keeper = standing.NewKeeper(standing.KeeperConfig{
+		Ledger: c.ledger, Announce: c.admission.announce, OnSetBack: c.putAway, Chapter: orDefault(o.Chapter, defaultChapter),
+		Acknowledged: c.replica.Acknowledged, Random: c.world.Random, Log: log.Named("standing"),
+	})
+	r.exchanger = antientropy.New(antientropy.Config{
+		Self: c.id, View: view, Local: ports, Leaves: ports, Doubts: c.ledger, Ledger: ports, Peers: c.client, Mover: c.client,
+		Pressure: c.pressed, Now: time.Now, Random: c.world.Random, Log: log.Named("antientropy"),
+		Every: o.Exchange, SecondLook: o.SecondLook, Scrub: o.Scrub,
+	})
+	r.answers = antientropy.NewResponder(antientropy.ResponderConfig{
+		Self: c.id, View: view, Local: ports, Ledger: ports, Starts: func() uint64 { return c.ledger.Life().Starts },
+		Suspect: r.exchanger.Suspect,
+	})
+	r.missed = hints.NewLog(hints.LogConfig{Store: c.store, Mark: r.exchanger.Mark, Now: c.world.Now, Log: log.Named("hints")})
+	r.replayer = hints.NewReplayer(hints.ReplayConfig{
+		Self: c.id, Hints: r.missed, Store: c.store, Copies: c.store, Peers: c.client, Places: ports,
+		Now: c.world.Now, Random: c.stream(), Log: log.Named("hints"),
+	})
+	r.member = reap.NewMember(c.replica, ports, c.world.Now)
+	r.reaper = reap.New(reap.Config{
+		Rules: o.Reap, Self: c.id, Local: ports, Peers: reapPeers{c.client, c.id, r.member}, View: view,
+		Now: c.world.Now, Random: c.stream(), Log: log.Named("reap"), Every: o.ReapEvery,
+	})
+}
+
+// stream returns a source of randomness for one goroutine: what several draw
+// from one source depends on who is first.
+func (c *Core) stream() func() uint64 {
+	return rand.New(rand.NewPCG(c.world.Random(), c.world.Random())).Uint64
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// run starts the repairs; all of them end with ctx.
+func (r *repairs) run(ctx context.Context, running *sync.WaitGroup) {
+	for _, fn := range []func(context.Context){
+		r.keeper.Run, r.admission.Run, r.release.Run, r.missed.Run, r.replayer.Run, r.exchanger.Run, r.reaper.Run,
+	} {
+		running.Go(func() { fn(ctx) })
+	}
+}
+
+// Missed implements [coordinator.Repairs].
+func (r *repairs) Missed(target kv.NodeID, partition uint16, key kv.Key) {
+	r.missed.Missed(target, partition, key)
+}
+
+// Behind implements [coordinator.Repairs].
+func (r *repairs) Behind(kv.Key, int) {}
+
+// putAway is called when the disk was set back, before the node takes part in
+// anything.
+func (c *Core) putAway(ctx context.Context, beyond uint64) (starts uint64, err error) {
+	c.admission.close()
+	if _, err := c.repairs.setback.PutAway(ctx); err != nil {
+		return 0, err
+	}
+	if err := c.store.RaiseStarts(beyond + 1); err != nil {
+		return 0, err
+	}
+	return c.store.Starts(), nil
+}
+
+// pressed reports whether clients keep the store busy: repairs give way.
+func (c *Core) pressed() bool { return c.store.Stats().QueueLen > pressure }
+
+// pressure is how many updates wait in the queue of a busy store.
+const pressure = 256
+
