@@ -128,4 +128,3 @@ func (c *Core) pressed() bool { return c.store.Stats().QueueLen > pressure }
 
 // pressure is how many updates wait in the queue of a busy store.
 const pressure = 256
-
