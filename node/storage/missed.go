@@ -15,6 +15,11 @@ import (
 // Missed notes that a node, an owner of a key, missed a write of it.
 type Missed = hints.Missed
 
+var (
+	_ hints.Store  = (*Store)(nil)
+	_ hints.Copies = (*Store)(nil)
+)
+
 // SubmitMissed adds and then removes entries in the serial order of the store,
 // unsynced. Of an entry that is there already the older Since stays, and its
 // Times grows by one. One with another Times than the entry to be removed stays;
