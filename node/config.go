@@ -70,6 +70,7 @@ const (
 	DefaultTimeout    = 5 * time.Second
 	DefaultPartitions = 1024
 	DefaultMaxValue   = 4 << 20
+	DefaultPatience   = 10 * time.Second
 	// MaxValueLimit bounds MaxValue: a value travels in one frame.
 	MaxValueLimit = 16 << 20
 )
@@ -81,6 +82,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxValue = cmp.Or(c.MaxValue, DefaultMaxValue)
 	c.Defaults.N = cmp.Or(c.Defaults.N, DefaultN)
 	c.Defaults.Timeout = cmp.Or(c.Defaults.Timeout, DefaultTimeout)
+	c.Repairs.Patience = cmp.Or(c.Repairs.Patience, DefaultPatience)
 	peer, err := netip.ParseAddrPort(c.Peer)
 	switch {
 	case c.Name == "":

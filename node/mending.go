@@ -31,7 +31,7 @@ func (m *mending) Repairs() api.RepairState {
 			Registered: m.admission.Registered(), Partitions: ex.CatchUp.Partitions,
 			Fallen: ex.CatchUp.Partitions - ex.CatchUp.Done, Doubted: st.Doubted, Pulled: ex.CatchUp.Records,
 		},
-		Hints: m.hints(), Found: ex.KeysDiffer, Healed: ex.KeysHealed, Quarantined: m.repairs.release.kept.Load(), Reap: m.reaping(),
+		Hints: m.hints(), Found: ex.KeysDiffer, Healed: ex.KeysHealed, Reads: m.repairs.reader.Stats().Healed, Quarantined: m.repairs.release.kept.Load(), Reap: m.reaping(),
 	}
 	if st.Fallen > 0 {
 		out.Standing.Cause = st.Cause.String()

@@ -11,6 +11,7 @@ import (
 	"github.com/starling-kv/starling/merkle"
 	"github.com/starling-kv/starling/node/peer"
 	"github.com/starling-kv/starling/node/storage"
+	"github.com/starling-kv/starling/readrepair"
 	"github.com/starling-kv/starling/reap"
 	"github.com/starling-kv/starling/ring"
 )
@@ -109,6 +110,15 @@ func (p repairPorts) Owners(partition uint16, n int) []kv.NodeID {
 
 // Digest implements [hints.Places].
 func (p repairPorts) Digest() uint64 { return p.views.Current().Digest() }
+
+// surveys asks all owners of a key what they hold. The coordinator, which does,
+// is made after the repairs. It implements [readrepair.Owners].
+type surveys struct{ *Core }
+
+// Survey implements [readrepair.Owners].
+func (s surveys) Survey(ctx context.Context, key kv.Key, n int) ([]readrepair.Reply, error) {
+	return s.coordinator.Survey(ctx, key, n)
+}
 
 // reapPeers reaches all members for rounds of reaping, this node without the
 // network. It implements [reap.Peers].

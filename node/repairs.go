@@ -9,6 +9,7 @@ import (
 	"github.com/starling-kv/starling/antientropy"
 	"github.com/starling-kv/starling/hints"
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/readrepair"
 	"github.com/starling-kv/starling/reap"
 	"github.com/starling-kv/starling/standing"
 )
@@ -23,6 +24,9 @@ type RepairOptions struct {
 	// Chapter is how often at most a node tells the others how far it has come: a
 	// disk that is set back by less than that may go unnoticed. Default 10 s.
 	Chapter time.Duration
+	// Patience is how long a start waits for members that would know if the disk
+	// had been set back: see [standing.KeeperConfig]. Zero: for ever.
+	Patience time.Duration
 	// Reap says what of deletes, expired values and clocks is removed for good,
 	// and ReapEvery how often it is looked for.
 	Reap      reap.Rules
@@ -41,6 +45,7 @@ type repairs struct {
 	admission *admission
 	missed    *hints.Log
 	replayer  *hints.Replayer
+	reader    *readrepair.Repairer
 	exchanger *antientropy.Exchanger
 	answers   *antientropy.Responder
 	member    *reap.Member
@@ -56,7 +61,7 @@ func (c *Core) makeRepairs() {
 	r.setback = standing.Setback{Self: c.id, Shelves: shelves{c.store, c.replica}, Facts: standingFacts{c.facts()}, View: view}
 	r.release, r.admission = newRelease(c), c.admission
 	r.keeper = standing.NewKeeper(standing.KeeperConfig{
-		Ledger: c.ledger, Announce: c.admission.announce, OnSetBack: c.putAway, Chapter: orDefault(o.Chapter, defaultChapter),
+		Ledger: c.ledger, Announce: c.admission.announce, OnSetBack: c.putAway, Patience: o.Patience, Chapter: orDefault(o.Chapter, defaultChapter),
 		Acknowledged: c.replica.Acknowledged, Random: c.world.Random, Log: log.Named("standing"),
 	})
 	r.exchanger = antientropy.New(antientropy.Config{
@@ -73,6 +78,7 @@ func (c *Core) makeRepairs() {
 		Self: c.id, Hints: r.missed, Store: c.store, Copies: c.store, Peers: c.client, Places: ports,
 		Now: c.world.Now, Random: c.stream(), Log: log.Named("hints"),
 	})
+	r.reader = readrepair.New(readrepair.Config{Owners: surveys{c}, Peers: c.client, Log: log.Named("readrepair")})
 	r.member = reap.NewMember(c.replica, ports, c.world.Now)
 	r.reaper = reap.New(reap.Config{
 		Rules: o.Reap, Self: c.id, Local: ports, Peers: reapPeers{c.client, c.id, r.member}, View: view,
@@ -96,7 +102,7 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // run starts the repairs; all of them end with ctx.
 func (r *repairs) run(ctx context.Context, running *sync.WaitGroup) {
 	for _, fn := range []func(context.Context){
-		r.keeper.Run, r.admission.Run, r.release.Run, r.missed.Run, r.replayer.Run, r.exchanger.Run, r.reaper.Run,
+		r.keeper.Run, r.admission.Run, r.release.Run, r.missed.Run, r.replayer.Run, r.reader.Run, r.exchanger.Run, r.reaper.Run,
 	} {
 		running.Go(func() { fn(ctx) })
 	}
@@ -108,7 +114,7 @@ func (r *repairs) Missed(target kv.NodeID, partition uint16, key kv.Key) {
 }
 
 // Behind implements [coordinator.Repairs].
-func (r *repairs) Behind(kv.Key, int) {}
+func (r *repairs) Behind(key kv.Key, n int) { r.reader.Behind(key, n) }
 
 // putAway is called when the disk was set back, before the node takes part in
 // anything.

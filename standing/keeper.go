@@ -41,6 +41,10 @@ type KeeperConfig struct {
 	// node has acknowledged: no chapter begins while it stays the same.
 	Chapter      time.Duration
 	Acknowledged func() uint64
+	// Patience is how long a node that has started waits for enough members to
+	// be sure that its disk was not set back, see [Registered], before [Most] of
+	// them suffice. Zero: for ever.
+	Patience time.Duration
 	// Random returns 64 random bits. It is called once, by NewKeeper.
 	Random func() uint64
 	Log    *zap.Logger
@@ -63,6 +67,7 @@ type Keeper struct {
 	setbacks int      // attempts at putting the disk's records away that failed
 	retry    time.Time
 
+	began        time.Time // when the life did, as far as others can tell
 	turned       time.Time // when the chapter began
 	acknowledged uint64    // then
 	failing      bool      // the ledger cannot be written
@@ -98,7 +103,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer k.calls.Wait()
 	defer cancel()
-	k.turned, k.acknowledged = time.Now(), k.Acknowledged()
+	k.began, k.turned, k.acknowledged = time.Now(), time.Now(), k.Acknowledged()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -135,7 +140,7 @@ func (k *Keeper) whole(ctx context.Context, now time.Time) bool {
 		k.setbacks++
 		return false
 	}
-	k.setbacks, k.lost = 0, Position{}
+	k.setbacks, k.lost, k.began = 0, Position{}, now
 	return true
 }
 
@@ -155,7 +160,14 @@ func (k *Keeper) review(now time.Time) {
 		k.join(everyone(view, k.Ledger.config.Self))
 	}
 	life, was := k.Ledger.Life(), k.Ledger.Registered()
-	is := Registered(view, k.Ledger.config.Self, func(id kv.NodeID) bool { return k.members[id].stored.Life == life })
+	stored := func(id kv.NodeID) bool { return k.members[id].stored.Life == life }
+	is := Registered(view, k.Ledger.config.Self, stored)
+	if !is && k.Patience > 0 && now.Sub(k.began) >= k.Patience && Most(view, k.Ledger.config.Self, stored) {
+		is = true
+		if !was {
+			k.Log.Warn("the node takes part although members are away that would know if its disk had been set back")
+		}
+	}
 	switch {
 	case is != was:
 		k.report(k.Ledger.register(is))

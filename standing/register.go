@@ -25,6 +25,21 @@ func Registered(v ring.View, self kv.NodeID, stored func(kv.NodeID) bool) bool {
 	return len(v.Active()) > 0
 }
 
+// Most reports whether self and the members that have stored its present life
+// are more than half of all, in each of the active layouts of v. It is what a
+// node goes by that waits in vain for [Registered]: the members that would know
+// of another life may all be among those that it cannot reach.
+func Most(v ring.View, self kv.NodeID, stored func(kv.NodeID) bool) bool {
+	for _, l := range v.Active() {
+		ids := memberIDs(l)
+		others := slices.DeleteFunc(slices.Clone(ids), func(id kv.NodeID) bool { return id == self || !stored(id) })
+		if 2*(len(others)+1) <= len(ids) {
+			return false
+		}
+	}
+	return len(v.Active()) > 0
+}
+
 // registered is the rule for one layout, whose members come by ascending id.
 func registered(members []kv.NodeID, self kv.NodeID, stored func(kv.NodeID) bool) bool {
 	others, yes := 0, 0

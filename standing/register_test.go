@@ -9,6 +9,34 @@ import (
 	"github.com/starling-kv/starling/ring"
 )
 
+func TestMost(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		layouts [][]kv.NodeID
+		stored  []kv.NodeID
+		want    bool
+	}{
+		{"no layout", nil, nil, false},
+		{"alone", [][]kv.NodeID{{1}}, nil, true},
+		{"one of two", [][]kv.NodeID{{1, 2}}, nil, false},
+		{"two of three, whoever it is", [][]kv.NodeID{{1, 2, 3}}, []kv.NodeID{3}, true},
+		{"half of four", [][]kv.NodeID{upTo(4)}, []kv.NodeID{3}, false},
+		{"three of five", [][]kv.NodeID{upTo(5)}, []kv.NodeID{4, 5}, true},
+		{"strangers do not count", [][]kv.NodeID{{1, 2}}, []kv.NodeID{7, 8}, false},
+		{"in one layout of two", [][]kv.NodeID{{1, 2, 3}, {1, 4, 5}}, []kv.NodeID{2}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var v ring.View
+			if c.layouts != nil {
+				v = viewOf(t, c.layouts...)
+			}
+			if got := Most(v, 1, func(id kv.NodeID) bool { return slices.Contains(c.stored, id) }); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
 func TestRegistered(t *testing.T) {
 	// The witness of 1 is 2, that of 2 is 3, and that of the largest is 1.
 	for _, c := range []struct {
