@@ -3,10 +3,12 @@ package antientropy
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/starling-kv/starling/internal/wire"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
+	"github.com/starling-kv/starling/vclock"
 )
 
 // messageVersion is the first byte of every message.
@@ -15,24 +17,23 @@ const messageVersion = 1
 // Bounds of messages. What is sent stays far below them.
 const (
 	maxPartitions = 1 << 12 // that one request compares
-	maxTrees      = kv.MaxN // of one partition
 	maxSummaries  = 1 << 13 // that one request asks for: 1 MiB
 	maxParts      = 1 << 12 // of one request
 	maxDigests    = 1 << 16 // of one part
 	maxBits       = 24      // of a part: 2^24 slices of a leaf
+	maxClock      = 16      // actors of a clock that travels with a key
 )
 
-// Append appends the encoding of r: the fence, and of each partition u16 the
-// number of trees u8, and of each its n u8 and root u64.
+// Append appends the encoding of r. Partitions are told by their distance; those
+// of which the node has nothing take a byte.
 func (r CompareRequest) Append(dst []byte) []byte {
-	dst = appendFence(dst, r.Fence)
-	dst = binary.AppendUvarint(dst, uint64(len(r.Partitions)))
-	for _, p := range r.Partitions {
-		dst = binary.BigEndian.AppendUint16(dst, p.Partition)
-		dst = append(dst, byte(len(p.Trees)))
-		for _, t := range p.Trees {
-			dst = append(dst, t.NMax)
-			dst = binary.BigEndian.AppendUint64(dst, uint64(t.Node))
+	dst = append(appendFence(dst, r.Fence), byte(r.Window))
+	dst = binary.AppendUvarint(dst, uint64(len(r.Roots)))
+	next := uint64(0)
+	for _, root := range r.Roots {
+		dst = appendStep(dst, &next, root.Partition, root.Node != 0)
+		if root.Node != 0 {
+			dst = binary.BigEndian.AppendUint64(dst, uint64(root.Node))
 		}
 	}
 	return dst
@@ -41,45 +42,60 @@ func (r CompareRequest) Append(dst []byte) []byte {
 // DecodeCompareRequest reads what [CompareRequest.Append] writes.
 func DecodeCompareRequest(b []byte) (CompareRequest, error) {
 	rd := wire.NewReader(b)
-	r := CompareRequest{Fence: readFence(rd)}
-	r.Partitions = make([]Roots, 0, rd.Count(3, maxPartitions))
-	for range cap(r.Partitions) {
-		p := Roots{Partition: rd.Uint16()}
-		if n := len(r.Partitions); n > 0 && p.Partition <= r.Partitions[n-1].Partition {
-			rd.Fail(wire.ErrBadValue)
+	r := CompareRequest{Fence: readFence(rd), Window: readWindow(rd)}
+	r.Roots = make([]Root, 0, rd.Count(1, maxPartitions))
+	next := uint64(0)
+	for range cap(r.Roots) {
+		var root Root
+		var filled bool
+		if root.Partition, filled = readStep(rd, &next); filled {
+			if root.Node = merkle.Node(rd.Uint64()); root.Node == 0 {
+				rd.Fail(wire.ErrBadValue)
+			}
 		}
-		p.Trees = readRoots(rd)
-		r.Partitions = append(r.Partitions, p)
+		r.Roots = append(r.Roots, root)
 	}
 	return r, closeMessage(rd, "compare request")
 }
 
-func readRoots(rd *wire.Reader) []Root {
-	trees := make([]Root, 0, rd.Count(9, maxTrees))
-	last := uint8(0)
-	for range cap(trees) {
-		t := Root{NMax: readNMax(rd), Node: merkle.Node(rd.Uint64())}
-		if t.NMax <= last || t.Node == 0 {
-			rd.Fail(wire.ErrBadValue)
-		}
-		last = t.NMax
-		trees = append(trees, t)
+// appendStep appends how far a partition is from the least that may be next, and
+// a flag.
+func appendStep(dst []byte, next *uint64, partition uint16, flag bool) []byte {
+	step := (uint64(partition) - *next) << 1
+	if flag {
+		step |= 1
 	}
-	return trees
+	*next = uint64(partition) + 1
+	return binary.AppendUvarint(dst, step)
+}
+
+func readStep(rd *wire.Reader, next *uint64) (partition uint16, flag bool) {
+	step := rd.Uvarint()
+	p := *next + step>>1
+	if p > math.MaxUint16 {
+		rd.Fail(wire.ErrBadValue)
+	}
+	*next = p + 1
+	return uint16(p), step&1 == 1
 }
 
 // Append appends the encoding of r.
 func (r CompareReply) Append(dst []byte) []byte {
-	dst = appendReplyHead(dst, r.Refusal, r.Starts)
+	dst = append(appendReplyHead(dst, r.Refusal, r.Starts), byte(r.Window))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Behind)))
+	next := uint64(0)
 	for _, p := range r.Behind {
-		dst = binary.BigEndian.AppendUint16(dst, p)
+		dst = appendStep(dst, &next, p, false)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(r.Differ)))
+	next = 0
 	for _, d := range r.Differ {
-		dst = appendTreeID(dst, d.Tree)
+		dst = appendStep(dst, &next, d.Partition, d.Count > 0)
+		if d.Count == 0 {
+			continue
+		}
 		dst = binary.AppendUvarint(dst, d.Count)
-		dst = appendSummary(dst, d.Inner)
+		dst = appendSummary(dst, d.Inner, r.Window)
 	}
 	return dst
 }
@@ -89,31 +105,42 @@ func DecodeCompareReply(b []byte) (CompareReply, error) {
 	rd := wire.NewReader(b)
 	var r CompareReply
 	r.Refusal, r.Starts = readReplyHead(rd)
-	r.Behind = make([]uint16, 0, rd.Count(2, maxPartitions))
+	r.Window = readWindow(rd)
+	r.Behind = make([]uint16, 0, rd.Count(1, maxPartitions))
+	next := uint64(0)
 	for range cap(r.Behind) {
-		p := rd.Uint16()
-		if n := len(r.Behind); n > 0 && p <= r.Behind[n-1] {
+		p, flag := readStep(rd, &next)
+		if flag {
 			rd.Fail(wire.ErrBadValue)
 		}
 		r.Behind = append(r.Behind, p)
 	}
-	r.Differ = make([]Difference, 0, rd.Count(6, maxPartitions*maxTrees))
+	r.Differ = make([]Difference, 0, rd.Count(1, maxPartitions))
+	next = 0
 	for range cap(r.Differ) {
-		d := Difference{Tree: readTreeID(rd), Count: rd.Uvarint(), Inner: readSummary(rd)}
-		if n := len(r.Differ); n > 0 && d.Tree.Compare(r.Differ[n-1].Tree) <= 0 {
-			rd.Fail(wire.ErrBadValue)
-		}
-		r.Differ = append(r.Differ, d)
+		r.Differ = append(r.Differ, readDifference(rd, &next, r.Window))
 	}
 	return r, closeMessage(rd, "compare reply")
 }
 
+func readDifference(rd *wire.Reader, next *uint64, w Window) Difference {
+	p, filled := readStep(rd, next)
+	d := Difference{Partition: p}
+	if filled {
+		if d.Count, d.Inner = rd.Uvarint(), readSummary(rd, w); d.Count == 0 {
+			rd.Fail(wire.ErrBadValue)
+		}
+	}
+	return d
+}
+
 // Append appends the encoding of r.
 func (r ChildrenRequest) Append(dst []byte) []byte {
-	dst = appendFence(dst, r.Fence)
+	dst = append(appendFence(dst, r.Fence), byte(r.Window))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Trees)))
+	next := uint64(0)
 	for _, t := range r.Trees {
-		dst = appendTreeID(dst, t.Tree)
+		dst = appendStep(dst, &next, t.Partition, false)
 		dst = binary.BigEndian.AppendUint16(dst, placesMask(t.Inner))
 	}
 	return dst
@@ -122,15 +149,13 @@ func (r ChildrenRequest) Append(dst []byte) []byte {
 // DecodeChildrenRequest reads what [ChildrenRequest.Append] writes.
 func DecodeChildrenRequest(b []byte) (ChildrenRequest, error) {
 	rd := wire.NewReader(b)
-	r := ChildrenRequest{Fence: readFence(rd)}
-	r.Trees = make([]InnerNodes, 0, rd.Count(5, maxSummaries))
-	asked := 0
+	r := ChildrenRequest{Fence: readFence(rd), Window: readWindow(rd)}
+	r.Trees = make([]InnerNodes, 0, rd.Count(3, maxPartitions))
+	asked, next := 0, uint64(0)
 	for range cap(r.Trees) {
-		t := InnerNodes{Tree: readTreeID(rd), Inner: maskPlaces(rd.Uint16())}
-		if n := len(r.Trees); n > 0 && t.Tree.Compare(r.Trees[n-1].Tree) <= 0 {
-			rd.Fail(wire.ErrBadValue)
-		}
-		if asked += len(t.Inner); len(t.Inner) == 0 || asked > maxSummaries {
+		p, flag := readStep(rd, &next)
+		t := InnerNodes{p, maskPlaces(rd.Uint16())}
+		if asked += len(t.Inner); flag || len(t.Inner) == 0 || asked > maxSummaries {
 			rd.Fail(wire.ErrBadValue)
 		}
 		r.Trees = append(r.Trees, t)
@@ -140,10 +165,10 @@ func DecodeChildrenRequest(b []byte) (ChildrenRequest, error) {
 
 // Append appends the encoding of r.
 func (r ChildrenReply) Append(dst []byte) []byte {
-	dst = appendReplyHead(dst, r.Refusal, r.Starts)
+	dst = append(appendReplyHead(dst, r.Refusal, r.Starts), byte(r.Window))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Children)))
 	for _, s := range r.Children {
-		dst = appendSummary(dst, s)
+		dst = appendSummary(dst, s, r.Window)
 	}
 	return dst
 }
@@ -153,9 +178,10 @@ func DecodeChildrenReply(b []byte) (ChildrenReply, error) {
 	rd := wire.NewReader(b)
 	var r ChildrenReply
 	r.Refusal, r.Starts = readReplyHead(rd)
+	r.Window = readWindow(rd)
 	r.Children = make([]merkle.Summary, 0, rd.Count(2, maxSummaries))
 	for range cap(r.Children) {
-		r.Children = append(r.Children, readSummary(rd))
+		r.Children = append(r.Children, readSummary(rd, r.Window))
 	}
 	return r, closeMessage(rd, "children reply")
 }
@@ -241,17 +267,25 @@ func readContrast(rd *wire.Reader) Contrast {
 	return c
 }
 
-// entryOverhead is the least that an entry takes in a message: the digest and
-// two lengths.
-const entryOverhead = 8 + 2
+// entryOverhead is the least that an entry takes in a message beside its key:
+// the digest and three lengths.
+const entryOverhead = 8 + 3
 
 func appendEntry(dst []byte, e Entry) []byte {
 	dst = wire.AppendString(wire.AppendString(dst, e.Key.Bucket), e.Key.Name)
-	return binary.BigEndian.AppendUint64(dst, e.Digest)
+	dst = binary.BigEndian.AppendUint64(dst, e.Digest)
+	if len(e.Clock) > maxClock {
+		e.Clock = nil
+	}
+	return vclock.AppendClock(dst, e.Clock)
 }
 
 func readEntry(rd *wire.Reader) Entry {
 	e := Entry{Key: kv.Key{Bucket: rd.String(kv.MaxBucketBytes), Name: rd.String(kv.MaxKeyBytes)}, Digest: rd.Uint64()}
+	e.Clock = vclock.ReadClock(rd)
+	if len(e.Clock) > maxClock {
+		rd.Fail(wire.ErrTooLarge)
+	}
 	if rd.Err() == nil {
 		if err := e.Key.Validate(); err != nil {
 			rd.Fail(err)
@@ -289,22 +323,6 @@ func readMessageVersion(rd *wire.Reader) {
 	}
 }
 
-func appendTreeID(dst []byte, id merkle.ID) []byte {
-	return append(binary.BigEndian.AppendUint16(dst, id.Partition), id.NMax)
-}
-
-func readTreeID(rd *wire.Reader) merkle.ID {
-	return merkle.ID{Partition: rd.Uint16(), NMax: readNMax(rd)}
-}
-
-func readNMax(rd *wire.Reader) uint8 {
-	n := rd.Byte()
-	if rd.Err() == nil && (n < 1 || n > kv.MaxN) {
-		rd.Fail(wire.ErrBadValue)
-	}
-	return n
-}
-
 func appendPart(dst []byte, p Part) []byte {
 	dst = append(binary.BigEndian.AppendUint16(dst, p.Partition), p.Leaf, p.Bits)
 	return binary.AppendUvarint(dst, uint64(p.Index))
@@ -320,21 +338,38 @@ func readPart(rd *wire.Reader) Part {
 	return p
 }
 
-// appendSummary leaves out the nodes of which nothing is beneath.
-func appendSummary(dst []byte, s merkle.Summary) []byte {
+func readWindow(rd *wire.Reader) Window {
+	w := Window(rd.Byte())
+	if w > windows {
+		rd.Fail(wire.ErrBadValue)
+		return Whole
+	}
+	return w
+}
+
+// appendSummary leaves out the nodes that are zero.
+func appendSummary(dst []byte, s merkle.Summary, w Window) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, placesMask(s.Diff(merkle.Summary{})))
 	for _, n := range s {
-		if n != 0 {
+		switch {
+		case n == 0:
+		case w == Whole:
 			dst = binary.BigEndian.AppendUint64(dst, uint64(n))
+		default:
+			dst = binary.BigEndian.AppendUint16(dst, uint16(n>>w.shift()))
 		}
 	}
 	return dst
 }
 
-func readSummary(rd *wire.Reader) merkle.Summary {
+func readSummary(rd *wire.Reader, w Window) merkle.Summary {
 	var s merkle.Summary
 	for _, i := range maskPlaces(rd.Uint16()) {
-		s[i] = merkle.Node(rd.Uint64())
+		if w == Whole {
+			s[i] = merkle.Node(rd.Uint64())
+		} else {
+			s[i] = merkle.Node(rd.Uint16()) << w.shift()
+		}
 		if s[i] == 0 {
 			rd.Fail(wire.ErrBadValue)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
+	"github.com/starling-kv/starling/vclock"
 )
 
 var update = flag.Bool("update", false, "write the golden files of this version")
@@ -38,28 +39,26 @@ func asMessage[M message](m M, err error) (message, error) { return m, err }
 // nodes of two versions talk to each other.
 var samples = map[string]message{
 	"compare-request": CompareRequest{
-		Fence: Fence{View: 0xfedcba9876543210, HashVersion: 1},
-		Partitions: []Roots{
-			{Partition: 1, Trees: []Root{{NMax: 3, Node: 0x1122334455667788}, {NMax: 5, Node: 7}}},
-			{Partition: 1023, Trees: []Root{}},
-		},
+		Fence:  Fence{View: 0xfedcba9876543210, HashVersion: 1},
+		Window: 2,
+		Roots:  []Root{{1, 0x1122334455667788}, {2, 0}, {1023, 7}},
 	},
 	"compare-reply": CompareReply{
 		Starts: 300,
 		Behind: []uint16{7, 1023},
 		Differ: []Difference{
-			{Tree: merkle.ID{Partition: 1, NMax: 3}, Count: 1000, Inner: merkle.Summary{0: 1, 15: 0x99}},
-			{Tree: merkle.ID{Partition: 1, NMax: 5}, Inner: merkle.Summary{}},
+			{Partition: 0, Count: 1000, Inner: merkle.Summary{0: 1, 15: 0x99}},
+			{Partition: 2},
 		},
 	},
 	"children-request": ChildrenRequest{
 		Fence: Fence{View: 1, HashVersion: 1},
 		Trees: []InnerNodes{
-			{Tree: merkle.ID{Partition: 1, NMax: 3}, Inner: []uint8{0, 15}},
-			{Tree: merkle.ID{Partition: 2, NMax: 3}, Inner: []uint8{8}},
+			{Partition: 1, Inner: []uint8{0, 15}},
+			{Partition: 2, Inner: []uint8{8}},
 		},
 	},
-	"children-reply": ChildrenReply{Starts: 1, Children: []merkle.Summary{{3: 4}, {}}},
+	"children-reply": ChildrenReply{Starts: 1, Window: 3, Children: []merkle.Summary{{3: 4 << 32}, {}}},
 	"keys-request": KeysRequest{
 		Fence: Fence{View: 1, HashVersion: 1},
 		Parts: []Listing{
@@ -71,7 +70,9 @@ var samples = map[string]message{
 		Refusal: RefusedView,
 		Starts:  2,
 		Parts: []Contrast{
-			{Unknown: []uint32{0, 500}, Extra: []Entry{{Key: kv.Key{Bucket: "b", Name: "a\x00key"}, Digest: 9}}},
+			{Unknown: []uint32{0, 500}, Extra: []Entry{
+				{Key: kv.Key{Bucket: "b", Name: "a\x00key"}, Digest: 9, Clock: vclock.Clock{{Actor: 7, Counter: 300}}},
+			}},
 			{Unknown: []uint32{}, Extra: []Entry{}, Cut: true},
 		},
 	},
@@ -116,24 +117,19 @@ func TestCutMessagesAreRefused(t *testing.T) {
 }
 
 func TestSenselessMessagesAreRefused(t *testing.T) {
-	tree := merkle.ID{Partition: 1, NMax: 3}
 	for name, m := range map[string]struct {
 		kind string
 		msg  message
 	}{
-		"partitions fall": {"compare-request", CompareRequest{Partitions: []Roots{{Partition: 2}, {Partition: 1}}}},
-		"partition twice": {"compare-request", CompareRequest{Partitions: []Roots{{Partition: 2}, {Partition: 2}}}},
-		"trees fall":      {"compare-request", CompareRequest{Partitions: []Roots{{Trees: []Root{{3, 1, 0}, {2, 1, 0}}}}}},
-		"an empty tree":   {"compare-request", CompareRequest{Partitions: []Roots{{Trees: []Root{{3, 0, 0}}}}}},
-		"no n_max":        {"compare-request", CompareRequest{Partitions: []Roots{{Trees: []Root{{0, 1, 0}}}}}},
-		"n_max too large": {"compare-request", CompareRequest{Partitions: []Roots{{Trees: []Root{{17, 1, 0}}}}}},
-		"unknown refusal": {"compare-reply", CompareReply{Refusal: lastRefusal + 1}},
-		"behind twice":    {"compare-reply", CompareReply{Behind: []uint16{4, 4}}},
-		"difference twice": {"compare-reply", CompareReply{
-			Differ: []Difference{{Tree: tree}, {Tree: tree}},
-		}},
-		"no inner nodes":   {"children-request", ChildrenRequest{Trees: []InnerNodes{{Tree: tree}}}},
-		"inner tree twice": {"children-request", ChildrenRequest{Trees: []InnerNodes{{tree, []uint8{1}}, {tree, []uint8{2}}}}},
+		"partitions fall":  {"compare-request", CompareRequest{Roots: []Root{{2, 1}, {1, 1}}}},
+		"partition twice":  {"compare-request", CompareRequest{Roots: []Root{{2, 1}, {2, 1}}}},
+		"unknown window":   {"compare-request", CompareRequest{Window: windows + 1}},
+		"a clock too long": {"keys-reply", longClock{}},
+		"unknown refusal":  {"compare-reply", CompareReply{Refusal: lastRefusal + 1}},
+		"behind twice":     {"compare-reply", CompareReply{Behind: []uint16{4, 4}}},
+		"difference twice": {"compare-reply", CompareReply{Differ: []Difference{{Partition: 4}, {Partition: 4}}}},
+		"no inner nodes":   {"children-request", ChildrenRequest{Trees: []InnerNodes{{Partition: 1}}}},
+		"inner tree twice": {"children-request", ChildrenRequest{Trees: []InnerNodes{{1, []uint8{1}}, {1, []uint8{2}}}}},
 		"digests fall":     {"keys-request", KeysRequest{Parts: []Listing{{Digests: []uint64{2, 1}}}}},
 		"slice out of range": {"keys-request", KeysRequest{
 			Parts: []Listing{{Part: Part{Bits: 1, Index: 2}}},
@@ -163,6 +159,18 @@ func TestLargestMessagesPass(t *testing.T) {
 			t.Fatalf("%+v came back as %+v: %v", req, back, err)
 		}
 	})
+}
+
+// longClock is a reply with a clock of more actors than may travel.
+type longClock struct{}
+
+func (longClock) Append(dst []byte) []byte {
+	c := make(vclock.Clock, maxClock+1)
+	for i := range c {
+		c[i] = vclock.Dot{Actor: vclock.Actor(i + 1), Counter: 1}
+	}
+	reply := KeysReply{Parts: []Contrast{{Extra: []Entry{{Key: keyAt(1), Clock: c}}}}}.Append(dst)
+	return vclock.AppendClock(reply[:len(reply)-1], c) // in place of the clock that Append left out
 }
 
 // FuzzDecode holds that whatever is taken has one encoding: the one received.

@@ -64,6 +64,7 @@ func randomRun(t *testing.T, seed uint64) (trace string) {
 		}
 		c.setFaults(trouble{
 			refused: 20 * r.Uint64N(2), lostRequest: 40 * r.Uint64N(2), lostReply: 40 * r.Uint64N(2), busy: 15 * r.Uint64N(2),
+			partial: 10 * r.Uint64N(2),
 		})
 		for range 100 + r.IntN(200) {
 			h.step()
@@ -174,10 +175,7 @@ func (h *history) write() {
 // take merges what a coordinator sends, unless the record there is damaged: a
 // store takes no update of that but by repair.
 func (n *node) take(k kv.Key, r kv.Record) {
-	n.mu.Lock()
-	damaged := n.damaged[k]
-	n.mu.Unlock()
-	if !damaged {
+	if !n.isDamaged(k) {
 		n.merge(k, r)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
 	"github.com/starling-kv/starling/ring"
+	"github.com/starling-kv/starling/vclock"
 )
 
 // What an exchange costs by itself: nodes whose records are numbers in memory,
@@ -74,17 +75,10 @@ func (n *numbers) set(k kv.Key, digest uint64) {
 	n.digests[k] = digest
 }
 
-func (n *numbers) Roots(partition uint16) []Root {
+func (n *numbers) Tree(partition uint16, _ uint8) merkle.Tree {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t := &n.trees[partition]
-	return []Root{{NMax: 3, Node: t.Root(), Count: t.Count()}}
-}
-
-func (n *numbers) Tree(id merkle.ID) merkle.Tree {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.trees[id.Partition]
+	return n.trees[partition]
 }
 
 func (n *numbers) ScanLeaf(partition uint16, leaf uint8, fn func(kv.Key, kv.Record, uint64) error) error {
@@ -92,7 +86,9 @@ func (n *numbers) ScanLeaf(partition uint16, leaf uint8, fn func(kv.Key, kv.Reco
 		n.mu.Lock()
 		d := n.digest(k)
 		n.mu.Unlock()
-		if err := fn(k, kv.Record{NMax: 3}, d); err != nil {
+		r := kv.Record{NMax: 3}
+		r.Clock = vclock.Clock{{Actor: 1, Counter: 1 + d - usual(k)}}
+		if err := fn(k, r, d); err != nil {
 			return err
 		}
 	}
@@ -188,7 +184,7 @@ func cycle(b *testing.B, nodes []*numbers) (compared, moved int) {
 	for _, n := range nodes {
 		before := n.x.Stats().ComparedBytes
 		for _, peer := range n.x.surveyor.territory(n.view).peers {
-			e := &exchange{Exchanger: n.x, peer: peer.id, land: n.x.surveyor.territory(n.view), shares: peer.shares}
+			e := &exchange{Exchanger: n.x, peer: peer.id, land: n.x.surveyor.territory(n.view), shares: peer.shares, window: 1}
 			if err := n.x.converse(b.Context(), e); err != nil {
 				b.Fatal(err)
 			}

@@ -48,6 +48,7 @@ type exchange struct {
 	// differs at the first look, and gives nothing.
 	eager  bool
 	bucket string // heal only keys of this one; "": all
+	window Window
 
 	verdicts []verdict // of the shares; final when run returns
 	notes    []verdict // of the shares that differed, so far
@@ -100,34 +101,34 @@ func (e *exchange) compare(ctx context.Context) ([]canvass, error) {
 	}
 	var list []canvass
 	for _, d := range reply.Differ {
-		i := e.index(d.Tree.Partition)
-		if i < 0 || d.Tree.NMax < e.shares[i].least {
-			return nil, fmt.Errorf("%w: partition %d was not asked for", errBadMessage, d.Tree.Partition)
+		i := e.index(d.Partition)
+		if i < 0 {
+			return nil, fmt.Errorf("%w: partition %d was not asked for", errBadMessage, d.Partition)
 		}
-		_, comes := slices.BinarySearch(reply.Behind, d.Tree.Partition)
-		if comes && !e.eager {
+		if _, comes := slices.BinarySearch(reply.Behind, d.Partition); comes && !e.eager {
 			e.verdicts[i] = left
 			continue
 		}
 		e.verdicts[i] = unfinished
-		if n := len(list); n == 0 || list[n-1].partition != d.Tree.Partition {
-			list = append(list, canvass{share: e.shares[i]})
-		}
-		list[len(list)-1].add(d, e.Local.Tree(d.Tree))
+		list = append(list, newCanvass(e.shares[i], e.window, e.Local.Tree(d.Partition, e.shares[i].least), d))
 	}
 	return list, nil
 }
 
 func (e *exchange) askRoots(ctx context.Context) (CompareReply, error) {
-	req := CompareRequest{Fence: e.fence(), Partitions: make([]Roots, len(e.shares))}
+	req := CompareRequest{Fence: e.fence(), Window: e.window, Roots: make([]Root, len(e.shares))}
 	for i, s := range e.shares {
-		req.Partitions[i] = Roots{s.partition, sharedRoots(e.Local, s.partition, s.least)}
+		tree := e.Local.Tree(s.partition, s.least)
+		req.Roots[i] = Root{s.partition, tree.Root()}
 	}
 	reply, err := ask(ctx, e, e.Peers.Compare, req)
-	if err != nil {
-		return CompareReply{}, err
+	if err == nil {
+		err = e.meet(reply.Refusal, reply.Starts)
 	}
-	return reply, e.meet(reply.Refusal, reply.Starts)
+	if err == nil && reply.Window != e.window {
+		err = fmt.Errorf("%w: window %d where %d was asked for", errBadMessage, reply.Window, e.window)
+	}
+	return reply, err
 }
 
 // settle heals the partitions: first those of which this node has nothing.
@@ -135,7 +136,7 @@ func (e *exchange) settle(ctx context.Context, list []canvass) error {
 	var partly []canvass
 	var listed []place
 	for _, c := range list {
-		if e.count(c.share) > 0 {
+		if c.mine.Count() > 0 {
 			partly = append(partly, c)
 			continue
 		}
@@ -162,25 +163,14 @@ func (e *exchange) settle(ctx context.Context, list []canvass) error {
 	return nil
 }
 
-// count returns how many records this node has in the trees of the share.
-func (e *exchange) count(s share) uint64 {
-	var n uint64
-	for _, t := range sharedRoots(e.Local, s.partition, s.least) {
-		n += t.Count
-	}
-	return n
-}
-
 // descend finds the leaves that differ.
 func (e *exchange) descend(ctx context.Context, list []canvass) ([]site, error) {
-	req := ChildrenRequest{Fence: e.fence()}
+	req := ChildrenRequest{Fence: e.fence(), Window: e.window}
 	asked := 0
 	for _, c := range list {
-		for _, t := range c.trees {
-			if len(t.inner) > 0 {
-				req.Trees = append(req.Trees, InnerNodes{t.id, t.inner})
-				asked += len(t.inner)
-			}
+		if len(c.inner) > 0 {
+			req.Trees = append(req.Trees, InnerNodes{c.partition, c.inner})
+			asked += len(c.inner)
 		}
 	}
 	if asked == 0 { // they became the same
@@ -190,8 +180,8 @@ func (e *exchange) descend(ctx context.Context, list []canvass) ([]site, error) 
 	if err == nil {
 		err = e.meet(reply.Refusal, reply.Starts)
 	}
-	if err == nil && len(reply.Children) != asked {
-		err = fmt.Errorf("%w: %d inner nodes where %d were asked for", errBadMessage, len(reply.Children), asked)
+	if err == nil && (len(reply.Children) != asked || reply.Window != e.window) {
+		err = fmt.Errorf("%w: other inner nodes than were asked for", errBadMessage)
 	}
 	if err != nil {
 		return nil, err
@@ -199,22 +189,10 @@ func (e *exchange) descend(ctx context.Context, list []canvass) ([]site, error) 
 	var sites []site
 	children := reply.Children
 	for _, c := range list {
-		n := c.asked()
-		sites = append(sites, c.sites(children[:n], e.leafCounts(c.share))...)
-		children = children[n:]
+		sites = append(sites, c.sites(children)...)
+		children = children[len(c.inner):]
 	}
 	return sites, nil
-}
-
-// leafCounts returns how many records this node has in each leaf of the share.
-func (e *exchange) leafCounts(s share) *[merkle.Leaves]int {
-	var counts [merkle.Leaves]int
-	for _, root := range sharedRoots(e.Local, s.partition, s.least) {
-		for i, l := range e.Local.Tree(merkle.ID{Partition: s.partition, NMax: root.NMax}) {
-			counts[i] += int(l.Count)
-		}
-	}
-	return &counts
 }
 
 // settleSites streams the leaves that are empty here and compares the keys of

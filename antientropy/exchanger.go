@@ -239,7 +239,7 @@ func (x *Exchanger) perform(ctx context.Context, t task) outcome {
 func (x *Exchanger) stripe(ctx context.Context, o outcome, size, first, every int) error {
 	for i := first * size; i < len(o.shares); i += every * size {
 		end := min(i+size, len(o.shares))
-		e := &exchange{Exchanger: x, peer: o.peer, land: o.land, shares: o.shares[i:end], eager: o.eager}
+		e := &exchange{Exchanger: x, peer: o.peer, land: o.land, shares: o.shares[i:end], eager: o.eager, window: o.window}
 		err := x.converse(ctx, e)
 		copy(o.verdicts[i:end], e.verdicts)
 		if err != nil {

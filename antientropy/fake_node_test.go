@@ -141,7 +141,7 @@ func (n *node) merge(k kv.Key, r kv.Record) {
 		return
 	}
 	if n.damaged[k] {
-		n.set(k, r)
+		n.set(k, kv.Record{}.Merge(r)) // without the actor of another node
 	} else if now := n.records[k]; !now.Covers(r) {
 		n.set(k, now.Merge(r))
 	}
@@ -154,6 +154,12 @@ func (n *node) get(k kv.Key) kv.Record {
 		return kv.Record{}
 	}
 	return n.records[k]
+}
+
+func (n *node) isDamaged(k kv.Key) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.damaged[k]
 }
 
 func (n *node) holds() int {
@@ -175,27 +181,17 @@ func (n *node) snapshot() map[kv.Key]kv.Record {
 	return all
 }
 
-// Roots implements [Local].
-func (n *node) Roots(partition uint16) []Root {
+// Tree implements [Local].
+func (n *node) Tree(partition uint16, least uint8) merkle.Tree {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var roots []Root
-	for nmax := range uint8(kv.MaxN + 1) {
-		if t := n.trees[merkle.ID{Partition: partition, NMax: nmax}]; t != nil && t.Root() != 0 {
-			roots = append(roots, Root{nmax, t.Root(), t.Count()})
+	var all merkle.Tree
+	for nmax := least; nmax <= kv.MaxN; nmax++ {
+		if t := n.trees[merkle.ID{Partition: partition, NMax: nmax}]; t != nil {
+			all.Add(t)
 		}
 	}
-	return roots
-}
-
-// Tree implements [Local].
-func (n *node) Tree(id merkle.ID) merkle.Tree {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if t := n.trees[id]; t != nil {
-		return *t
-	}
-	return merkle.Tree{}
+	return all
 }
 
 // ScanLeaf implements [Local].

@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -43,6 +44,7 @@ type cluster struct {
 // zero: never.
 type trouble struct {
 	refused, lostRequest, lostReply, busy uint64
+	partial                               uint64 // of some keys nothing can be had
 }
 
 var (
@@ -162,7 +164,7 @@ func (c *cluster) fateOf(from, to kv.NodeID, kind string, body []byte) fate {
 	return fate{
 		trouble: trouble{
 			refused: happens(c.fault.refused), lostRequest: happens(c.fault.lostRequest),
-			lostReply: happens(c.fault.lostReply), busy: happens(c.fault.busy),
+			lostReply: happens(c.fault.lostReply), busy: happens(c.fault.busy), partial: happens(c.fault.partial),
 		},
 		delay: time.Millisecond + time.Duration(r.Uint64()%4e6),
 		back:  time.Millisecond + time.Duration(r.Uint64()%4e6),
@@ -171,10 +173,18 @@ func (c *cluster) fateOf(from, to kv.NodeID, kind string, body []byte) fate {
 
 // call has serve run on the other node, if the message gets there.
 func (n *node) call(ctx context.Context, to kv.NodeID, kind string, body []byte, serve func(*node) error) error {
+	return n.callWith(ctx, to, kind, body, new(fate), serve)
+}
+
+// callWith does so, and tells serve what else is to happen.
+func (n *node) callWith(
+	ctx context.Context, to kv.NodeID, kind string, body []byte, f *fate, serve func(*node) error,
+) error {
 	if _, ok := ctx.Deadline(); !ok {
 		n.c.t.Errorf("%s without a deadline", kind)
 	}
-	other, f := n.c.node(to), n.c.fateOf(n.id, to, kind, body)
+	other := n.c.node(to)
+	*f = n.c.fateOf(n.id, to, kind, body)
 	if f.refused == 1 || !n.Connected(to) {
 		return errRefused
 	}
@@ -240,21 +250,23 @@ func (n peers) Keys(ctx context.Context, to kv.NodeID, req KeysRequest) (KeysRep
 // Pull implements [Mover].
 func (n *node) Pull(ctx context.Context, from kv.NodeID, keys []kv.Key, _ bool) ([]bool, error) {
 	got := make([]kv.Record, len(keys))
-	err := n.call(ctx, from, "pull", fmt.Append(nil, keys), func(other *node) error {
+	held := make([]bool, len(keys))
+	var f fate
+	err := n.callWith(ctx, from, "pull", fmt.Append(nil, keys), &f, func(other *node) error {
 		for i, k := range keys {
-			got[i] = other.get(k)
+			if got[i], held[i] = other.get(k), f.partial == 0 || i%2 == 0; other.isDamaged(k) {
+				held[i] = false
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	held := make([]bool, len(keys))
 	for i, k := range keys {
-		if !got[i].Absent() {
+		if held[i] && !got[i].Absent() {
 			n.merge(k, got[i])
 		}
-		held[i] = true
 	}
 	n.mu.Lock()
 	n.pulledKeys += len(keys)
@@ -266,15 +278,17 @@ func (n *node) Pull(ctx context.Context, from kv.NodeID, keys []kv.Key, _ bool) 
 func (n *node) PullLeaves(ctx context.Context, from kv.NodeID, partition uint16, leaves []uint8) (int, int, error) {
 	var keys []kv.Key
 	var records []kv.Record
+	var damage error
 	view := n.View()
 	err := n.call(ctx, from, "stream", append(binary.BigEndian.AppendUint16(nil, partition), leaves...), func(other *node) error {
 		for _, leaf := range leaves {
-			_ = other.ScanLeaf(partition, leaf, func(k kv.Key, r kv.Record, _ uint64) error {
+			err := other.ScanLeaf(partition, leaf, func(k kv.Key, r kv.Record, _ uint64) error {
 				if owns(view, k, r.NMax, n.id) {
 					keys, records = append(keys, k), append(records, r)
 				}
 				return nil
 			})
+			damage = cmp.Or(damage, err)
 		}
 		return nil
 	})
@@ -287,7 +301,7 @@ func (n *node) PullLeaves(ctx context.Context, from kv.NodeID, partition uint16,
 	n.mu.Lock()
 	n.streamed += len(keys)
 	n.mu.Unlock()
-	return len(keys), 100 * len(keys), nil
+	return len(keys), 100 * len(keys), damage
 }
 
 // Nudge implements [Mover].

@@ -26,7 +26,7 @@ var errBusy = errors.New("the peer is busy")
 // heal makes both nodes hold what either has of the keys.
 func (e *exchange) heal(ctx context.Context, list []discord) error {
 	e.tally.differ += uint64(len(list))
-	if err := e.pull(ctx, list); err != nil {
+	if err := e.pull(ctx, list, func(d discord) bool { return d.there != 0 && !d.behind() }); err != nil {
 		return err
 	}
 	if err := e.refresh(list); err != nil {
@@ -43,7 +43,7 @@ func (e *exchange) heal(ctx context.Context, list []discord) error {
 func (e *exchange) take(ctx context.Context, list []discord) error {
 	list = slices.DeleteFunc(list, func(d discord) bool { return d.there == 0 })
 	e.tally.differ += uint64(len(list))
-	if err := e.pull(ctx, list); err != nil {
+	if err := e.pull(ctx, list, func(discord) bool { return true }); err != nil {
 		return err
 	}
 	for i := range list {
@@ -65,12 +65,12 @@ func (e *exchange) conclude(list []discord) {
 	}
 }
 
-// pull takes what the peer has of the keys.
-func (e *exchange) pull(ctx context.Context, list []discord) error {
+// pull takes what the peer has of the keys of which want holds.
+func (e *exchange) pull(ctx context.Context, list []discord, want func(discord) bool) error {
 	for i := range list {
-		list[i].taken = list[i].there == 0
+		list[i].taken = !want(list[i])
 	}
-	wanted := refer(list, func(d discord) bool { return d.there != 0 })
+	wanted := refer(list, want)
 	for group := range slices.Chunk(wanted, pullKeys) {
 		keys := keysOf(group)
 		err := e.patiently(ctx, moveTimeouts*e.Timeout, func(ctx context.Context) error {
@@ -188,8 +188,10 @@ func (e *exchange) patiently(ctx context.Context, timeout time.Duration, do func
 }
 
 // giveWay waits, for a second at most, while clients keep this node's store busy.
+// An eager exchange does not: then it is its own streams that do, and what paces
+// them is the room that the store has.
 func (e *exchange) giveWay(ctx context.Context) error {
-	for i := 0; i < pressurePauses && e.Pressure(); i++ {
+	for i := 0; i < pressurePauses && !e.eager && e.Pressure(); i++ {
 		if err := sleep(ctx, firstPause); err != nil {
 			return err
 		}

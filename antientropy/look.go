@@ -7,6 +7,7 @@ import (
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
+	"github.com/starling-kv/starling/vclock"
 )
 
 // Everything here is pure: from what two nodes said of their trees and leaves,
@@ -17,7 +18,7 @@ type site struct {
 	share
 
 	leaf  uint8
-	here  int // records of the shared trees here, when the site was found
+	here  int // records here, when the site was found
 	there int // about as many are at the peer
 }
 
@@ -44,45 +45,24 @@ func (s site) places() []place {
 type canvass struct {
 	share
 
-	count uint64 // of the peer's records in trees that differ
-	trees []pairOfTrees
+	window Window
+	count  uint64         // of the peer's records
+	mine   merkle.Tree    // of this node, as of when the peer was compared with
+	theirs merkle.Summary // the nodes beneath the peer's root
+	inner  []uint8        // where they differ from this node's
 }
 
-// pairOfTrees is one tree of this node and what the peer said of its own.
-type pairOfTrees struct {
-	id     merkle.ID
-	mine   merkle.Tree
-	theirs merkle.Summary // the nodes beneath the root
-	inner  []uint8        // where they differ
+// newCanvass compares the nodes beneath the roots.
+func newCanvass(s share, w Window, mine merkle.Tree, d Difference) canvass {
+	return canvass{share: s, window: w, count: d.Count, mine: mine, theirs: d.Inner, inner: w.of(mine.Inner()).Diff(d.Inner)}
 }
 
-// add compares the nodes beneath the roots of one tree.
-func (c *canvass) add(d Difference, mine merkle.Tree) {
-	c.count += d.Count
-	c.trees = append(c.trees, pairOfTrees{d.Tree, mine, d.Inner, mine.Inner().Diff(d.Inner)})
-}
-
-// asked returns beneath how many inner nodes the leaves are asked for.
-func (c *canvass) asked() int {
-	n := 0
-	for _, t := range c.trees {
-		n += len(t.inner)
-	}
-	return n
-}
-
-// filled returns the leaves, rising, that are not empty in some tree of the
-// peer, as far as the inner nodes tell.
+// filled returns the leaves, rising, that are not empty at the peer, as far as
+// the inner nodes tell, as if all were empty here.
 func (c *canvass) filled() []site {
-	var filled [merkle.Fanout]bool
-	for _, t := range c.trees {
-		for i, n := range t.theirs {
-			filled[i] = filled[i] || n != 0
-		}
-	}
 	var sites []site
 	for leaf := range merkle.Leaves {
-		if filled[leaf/merkle.Fanout] {
+		if c.theirs[leaf/merkle.Fanout] != 0 {
 			sites = append(sites, site{share: c.share, leaf: uint8(leaf), there: c.perLeaf()})
 		}
 	}
@@ -93,22 +73,13 @@ func (c *canvass) filled() []site {
 func (c *canvass) perLeaf() int { return int((c.count + merkle.Leaves - 1) / merkle.Leaves) }
 
 // sites returns the leaves that differ, rising, given the peer's children of
-// the inner nodes that differ, in their order. here counts this node's records
-// in all shared trees, also in those that do not differ.
-func (c *canvass) sites(children []merkle.Summary, here *[merkle.Leaves]int) []site {
-	var differ [merkle.Leaves]bool
-	for _, t := range c.trees {
-		for _, i := range t.inner {
-			for _, at := range t.mine.Children(i).Diff(children[0]) {
-				differ[i*merkle.Fanout+at] = true
-			}
-			children = children[1:]
-		}
-	}
+// the inner nodes that differ, in their order.
+func (c *canvass) sites(children []merkle.Summary) []site {
 	var out []site
-	for leaf, yes := range differ {
-		if yes {
-			out = append(out, site{c.share, uint8(leaf), here[leaf], c.perLeaf()})
+	for n, i := range c.inner {
+		for _, at := range c.window.of(c.mine.Children(i)).Diff(children[n]) {
+			leaf := i*merkle.Fanout + at
+			out = append(out, site{c.share, leaf, int(c.mine[leaf].Count), c.perLeaf()})
 		}
 	}
 	return out
@@ -119,7 +90,7 @@ func (c *canvass) sites(children []merkle.Summary, here *[merkle.Leaves]int) []s
 func batchOfTrees(list []canvass) int {
 	asked := 0
 	for i := range list {
-		if asked += list[i].asked(); i > 0 && asked > childrenAsked {
+		if asked += len(list[i].inner); i > 0 && asked > childrenAsked {
 			return i
 		}
 	}
@@ -171,6 +142,8 @@ type discord struct {
 	here  uint64 // digest of this node's record; zero: it has none
 	there uint64 // of the peer's; zero: it has none, or did not say
 
+	mine, theirs vclock.Clock // none: not known
+
 	taken bool // this node holds all that the peer does
 	given bool // the peer holds all that this node does
 }
@@ -188,11 +161,11 @@ func discords(at place, own []Entry, c Contrast) []discord {
 	out := make([]discord, 0, len(c.Unknown)+len(c.Extra))
 	for _, i := range c.Unknown {
 		if int(i) < len(own) {
-			out = append(out, discord{at: at, key: own[i].Key, here: own[i].Digest})
+			out = append(out, discord{at: at, key: own[i].Key, here: own[i].Digest, mine: own[i].Clock})
 		}
 	}
 	for _, e := range c.Extra {
-		out = append(out, discord{at: at, key: e.Key, there: e.Digest})
+		out = append(out, discord{at: at, key: e.Key, there: e.Digest, theirs: e.Clock})
 	}
 	slices.SortStableFunc(out, func(a, b discord) int { return compareKeys(a.key, b.key) })
 	return joined(out)
@@ -203,13 +176,30 @@ func joined(list []discord) []discord {
 	out := list[:0]
 	for _, d := range list {
 		if n := len(out); n > 0 && out[n-1].key == d.key {
-			out[n-1].here |= d.here
-			out[n-1].there |= d.there
+			out[n-1] = out[n-1].with(d)
 			continue
 		}
 		out = append(out, d)
 	}
 	return out
+}
+
+// with returns what d and e, one from each side, say of the key together.
+func (d discord) with(e discord) discord {
+	if e.here != 0 {
+		d.here, d.mine = e.here, e.mine
+	}
+	if e.there != 0 {
+		d.there, d.theirs = e.there, e.theirs
+	}
+	return d
+}
+
+// behind reports that the peer has, by the clocks, seen nothing that this node
+// has not: there is nothing to take. Should it hold more all the same, as a
+// larger n_max, its record differs still when it was given this node's.
+func (d discord) behind() bool {
+	return len(d.theirs) > 0 && d.mine.Dominates(d.theirs) && !d.theirs.Dominates(d.mine)
 }
 
 // batch returns how many of the places fit into one message: at least one.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
+	"github.com/starling-kv/starling/vclock"
 )
 
 // Fence begins every request: two nodes can compare what they hold only if they
@@ -13,6 +14,31 @@ type Fence struct {
 	View        uint64 // [ring.View.Digest] of the asking node
 	HashVersion uint8  // [merkle.HashVersion] of the asking node
 }
+
+// Window is which bits of the nodes beneath a root are compared: all of them, or
+// one of four windows of sixteen. Of two nodes that differ at least one window
+// does, and hardly ever does one not: an exchange that comes again with the next
+// window costs a third, and by the fourth time it has seen every difference.
+type Window uint8
+
+// Whole is the window of all bits; 1 to 4 are the others, the low bits first.
+const (
+	Whole Window = 0
+
+	windows = 4
+)
+
+// of returns what is seen of the nodes.
+func (w Window) of(s merkle.Summary) merkle.Summary {
+	if w != Whole {
+		for i := range s {
+			s[i] &= 0xffff << w.shift()
+		}
+	}
+	return s
+}
+
+func (w Window) shift() int { return 16 * (int(w) - 1) }
 
 // Refusal is why a node does not take part in an exchange, zero if it does.
 // Nothing is broken: the exchange is put off.
@@ -47,24 +73,18 @@ func (r Refusal) Err() error {
 	return nil
 }
 
-// Root is a tree that is not empty, for short.
-type Root struct {
-	NMax  uint8
-	Node  merkle.Node
-	Count uint64 // records in the tree; not part of a request
-}
-
-// Roots are the trees of a partition that two nodes share, by rising n_max.
-type Roots struct {
-	Partition uint16
-	Trees     []Root
-}
-
-// CompareRequest asks in which partitions trees differ. It holds those of the
-// asking node that are not empty; partitions are in rising order.
+// CompareRequest asks in which partitions the records differ that both nodes
+// own.
 type CompareRequest struct {
-	Fence      Fence
-	Partitions []Roots
+	Fence  Fence
+	Window Window // for the reply
+	Roots  []Root // by partition
+}
+
+// Root stands for the records of a partition that two nodes share.
+type Root struct {
+	Partition uint16
+	Node      merkle.Node // zero: there are none
 }
 
 // CompareReply answers a [CompareRequest].
@@ -73,32 +93,33 @@ type CompareReply struct {
 	// Starts is the count of starts under which the node is registered: it tells
 	// one life of its disk from another.
 	Starts uint64
+	Window Window
 	// Behind are the partitions that the answering node itself has still to
 	// merge from the asking one before it is in good standing, in rising order.
 	// It will come for them, so that they need no pushing.
 	Behind []uint16
-	// Differ are the trees that differ, in rising order.
+	// Differ are the partitions that differ, by number.
 	Differ []Difference
 }
 
-// Difference is a tree as the answering node has it.
+// Difference is a partition as the answering node has it.
 type Difference struct {
-	Tree  merkle.ID
-	Count uint64 // records in the tree
-	Inner merkle.Summary
+	Partition uint16
+	Count     uint64         // records
+	Inner     merkle.Summary // the nodes beneath the root, through the window
 }
 
-// ChildrenRequest asks for the leaves beneath inner nodes that differ. Trees
-// are in rising order.
+// ChildrenRequest asks for the leaves beneath inner nodes that differ.
 type ChildrenRequest struct {
-	Fence Fence
-	Trees []InnerNodes
+	Fence  Fence
+	Window Window       // for the reply
+	Trees  []InnerNodes // by partition
 }
 
-// InnerNodes are some of the nodes beneath the root of a tree.
+// InnerNodes are some of the nodes beneath the root of a partition.
 type InnerNodes struct {
-	Tree  merkle.ID
-	Inner []uint8 // rising, at least one, each below [merkle.Fanout]
+	Partition uint16
+	Inner     []uint8 // rising, at least one, each below [merkle.Fanout]
 }
 
 // ChildrenReply answers a [ChildrenRequest]: the children of each inner node,
@@ -106,7 +127,8 @@ type InnerNodes struct {
 type ChildrenReply struct {
 	Refusal  Refusal
 	Starts   uint64
-	Children []merkle.Summary
+	Window   Window
+	Children []merkle.Summary // through the window
 }
 
 // Part is a leaf, or a slice of one that holds too many keys for one message:
@@ -156,10 +178,13 @@ type Contrast struct {
 	Cut bool
 }
 
-// Entry is a key with the digest of its record.
+// Entry is a key and what its record is known by.
 type Entry struct {
 	Key    kv.Key
 	Digest uint64
+	// Clock tells which of two records is newer. It is left out, and both sides
+	// take what the other has, if it has more than [maxClock] actors.
+	Clock vclock.Clock
 }
 
 // errBadMessage is wrapped by the errors of requests that no node of this

@@ -12,10 +12,10 @@ import (
 // Local is what this node holds as an owner, hints apart. It is safe for
 // concurrent use and answers without waiting for writes.
 type Local interface {
-	// Roots returns the trees of a partition that are not empty, by rising n_max.
-	Roots(partition uint16) []Root
-	// Tree returns a copy of one tree.
-	Tree(id merkle.ID) merkle.Tree
+	// Tree returns the hash tree of all records of a partition with at least that
+	// n_max, as of one moment: were there a moment between the trees of two n_max,
+	// a record that grows from one into the other could be missed.
+	Tree(partition uint16, least uint8) merkle.Tree
 	// ScanLeaf calls fn with every record of a leaf that can be read, and with
 	// its digest. An error of fn ends the scan and is returned as it is. If
 	// records were left out because they are damaged, the error after the last

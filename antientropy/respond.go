@@ -55,78 +55,49 @@ func (r *Responder) admit(f Fence) (*territory, Refusal) {
 	return r.surveyor.territory(v), 0
 }
 
-// Compare answers which of the trees differ that this node shares with the
-// asking one.
+// Compare answers in which partitions the records differ that this node shares
+// with the asking one.
 func (r *Responder) Compare(from kv.NodeID, req CompareRequest) (CompareReply, error) {
 	land, refusal := r.admit(req.Fence)
-	reply := CompareReply{Refusal: refusal, Starts: r.Starts()}
+	reply := CompareReply{Refusal: refusal, Starts: r.Starts(), Window: req.Window}
 	if refusal != 0 {
 		return reply, nil
 	}
-	for _, asked := range req.Partitions {
+	for _, asked := range req.Roots {
 		least, ok := land.least(from, asked.Partition)
-		if !ok || len(asked.Trees) > 0 && asked.Trees[0].NMax < least {
+		if !ok {
 			return CompareReply{}, notShared(from, asked.Partition)
 		}
 		if sources, _ := r.Ledger.Sources(asked.Partition, land.owners(asked.Partition)); slices.Contains(sources, from) {
 			reply.Behind = append(reply.Behind, asked.Partition)
 		}
-		for _, t := range differing(asked.Trees, sharedRoots(r.Local, asked.Partition, least)) {
-			reply.Differ = append(reply.Differ, r.difference(asked.Partition, t))
+		mine := r.Local.Tree(asked.Partition, least)
+		if inner := mine.Inner(); inner.Node() != asked.Node {
+			reply.Differ = append(reply.Differ, Difference{asked.Partition, mine.Count(), req.Window.of(inner)})
 		}
 	}
 	return reply, nil
-}
-
-func (r *Responder) difference(partition uint16, mine Root) Difference {
-	id := merkle.ID{Partition: partition, NMax: mine.NMax}
-	tree := r.Local.Tree(id)
-	return Difference{Tree: id, Count: mine.Count, Inner: tree.Inner()}
 }
 
 func notShared(from kv.NodeID, partition uint16) error {
 	return fmt.Errorf("%w: node %v asks for records of partition %d that it does not share", errBadMessage, from, partition)
 }
 
-// sharedRoots returns the trees of a partition with at least that n_max.
-func sharedRoots(local Local, partition uint16, least uint8) []Root {
-	return slices.DeleteFunc(slices.Clone(local.Roots(partition)), func(t Root) bool { return t.NMax < least })
-}
-
-// differing returns the trees of mine that are not the same in theirs, empty
-// ones for those that are only in theirs. All are sorted by n_max.
-func differing(theirs, mine []Root) []Root {
-	var out []Root
-	for len(theirs) > 0 || len(mine) > 0 {
-		switch {
-		case len(theirs) == 0 || len(mine) > 0 && mine[0].NMax < theirs[0].NMax:
-			out, mine = append(out, mine[0]), mine[1:]
-		case len(mine) == 0 || mine[0].NMax > theirs[0].NMax:
-			out, theirs = append(out, Root{NMax: theirs[0].NMax}), theirs[1:]
-		default:
-			if mine[0].Node != theirs[0].Node {
-				out = append(out, mine[0])
-			}
-			theirs, mine = theirs[1:], mine[1:]
-		}
-	}
-	return out
-}
-
 // Children answers with the leaves beneath inner nodes.
 func (r *Responder) Children(from kv.NodeID, req ChildrenRequest) (ChildrenReply, error) {
 	land, refusal := r.admit(req.Fence)
-	reply := ChildrenReply{Refusal: refusal, Starts: r.Starts()}
+	reply := ChildrenReply{Refusal: refusal, Starts: r.Starts(), Window: req.Window}
 	if refusal != 0 {
 		return reply, nil
 	}
 	for _, asked := range req.Trees {
-		if least, ok := land.least(from, asked.Tree.Partition); !ok || asked.Tree.NMax < least {
-			return ChildrenReply{}, notShared(from, asked.Tree.Partition)
+		least, ok := land.least(from, asked.Partition)
+		if !ok {
+			return ChildrenReply{}, notShared(from, asked.Partition)
 		}
-		tree := r.Local.Tree(asked.Tree)
+		tree := r.Local.Tree(asked.Partition, least)
 		for _, i := range asked.Inner {
-			reply.Children = append(reply.Children, tree.Children(i))
+			reply.Children = append(reply.Children, req.Window.of(tree.Children(i)))
 		}
 	}
 	return reply, nil
@@ -186,7 +157,7 @@ func (r *Responder) contrast(l Listing, least uint8, room *int) (Contrast, error
 func scanPart(local Local, p Part, least uint8, fn func(Entry)) error {
 	return local.ScanLeaf(p.Partition, p.Leaf, func(key kv.Key, r kv.Record, digest uint64) error {
 		if r.NMax >= least && p.has(key) {
-			fn(Entry{key, digest})
+			fn(Entry{key, digest, r.Clock})
 		}
 		return nil
 	})

@@ -16,6 +16,7 @@ type task struct {
 	eager  bool     // see exchange
 	marks  []uint16 // the marks that it serves
 	again  bool     // it looks whether what was healed is
+	window Window   // what it looks through
 	doubts []*doubt // the doubts that it ends, as far as this peer goes
 }
 
@@ -53,6 +54,7 @@ type peerPlan struct {
 	rounds    int       // of looking again, in a row
 	failures  int       // of exchanges, in a row
 	notBefore time.Time // while it fails
+	looks     int       // how often it was compared with
 	random    uint64    // its own, so that the order of events among peers does not matter
 }
 
@@ -233,6 +235,8 @@ func (s *schedule) taskFor(now time.Time, p *peerPlan, wanted []share) (task, bo
 		return task{}, false
 	}
 	p.marks, p.again = nil, nil
+	t.window = 1 + Window(p.looks%windows)
+	p.looks++
 	return t, true
 }
 

@@ -81,16 +81,23 @@ func TestScheduleOfACycle(t *testing.T) {
 func TestScheduleMeetsEveryPeerOnceACycle(t *testing.T) {
 	p := newPlanner(t)
 	met := make(map[kv.NodeID]int)
+	through := make(map[Window]int)
 	for range 2 * 600 {
 		tasks := p.after(500 * time.Millisecond)
 		for _, task := range tasks {
 			met[task.peer]++
+			through[task.window]++
 		}
 		p.finishAll(tasks, same, nil)
 	}
 	for id := kv.NodeID(2); id <= 3; id++ { // every 22.5 to 37.5 s
 		if met[id] < 16 || met[id] > 26 {
 			t.Errorf("%d exchanges with %v in ten minutes", met[id], id)
+		}
+	}
+	for w := Window(1); w <= windows; w++ {
+		if through[w] < 8 {
+			t.Errorf("%d exchanges of %v through window %d", through[w], met, w)
 		}
 	}
 }

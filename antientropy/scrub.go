@@ -3,6 +3,7 @@ package antientropy
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 
 // Bounds of the scrub.
 const (
-	scrubTick    = time.Second     // leaves that are due are checked together
-	suspectPause = 5 * time.Minute // between two checks of a leaf under suspicion
-	maxSuspects  = 1 << 12         // that wait; what is dropped is met by the walk
+	scrubTick    = time.Second // leaves that are due are checked together
+	suspectPause = time.Minute // between two checks of a leaf under suspicion
+	maxSuspects  = 1 << 12     // that wait; what is dropped is met by the walk
 )
 
 // leafID names a leaf of all trees of a partition.
@@ -30,34 +31,45 @@ type scrubber struct {
 	wake chan struct{} // holds a token while there are suspects
 
 	mu       sync.Mutex
-	suspects []leafID
-	checked  map[leafID]time.Time // suspects that were
+	suspects []leafID             // in the order in which they came, each once
+	checked  map[leafID]time.Time // suspects that were, in the last minute
 }
 
 // Suspect has a leaf checked soon of which a record could not be read: if it is
 // damaged, it is doubted, and healed from the other owners. It returns at once.
-// A leaf that was checked in the last minutes is left to the regular walk.
+// Damage that nobody can heal is met again and again: a leaf is checked once a
+// minute at most.
 func (x *Exchanger) Suspect(partition uint16, leaf uint8) {
-	s, now, id := &x.scrubber, x.Now(), leafID{partition, leaf}
+	s, id := &x.scrubber, leafID{partition, leaf}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at, ok := s.checked[id]; ok && now.Sub(at) < suspectPause || len(s.suspects) == maxSuspects {
-		return
+	if len(s.suspects) < maxSuspects && !slices.Contains(s.suspects, id) {
+		s.suspects = append(s.suspects, id)
 	}
-	if s.checked == nil || len(s.checked) >= maxSuspects {
-		s.checked = make(map[leafID]time.Time)
-	}
-	s.checked[id] = now
-	s.suspects = append(s.suspects, id)
 	signal(s.wake)
 }
 
-func (s *scrubber) takeSuspects() []leafID {
+// takeSuspects returns the suspects to check now.
+func (s *scrubber) takeSuspects(now time.Time) []leafID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := s.suspects
-	s.suspects = nil
-	return list
+	recent := make(map[leafID]time.Time)
+	for id, at := range s.checked { // each by itself
+		if now.Sub(at) < suspectPause {
+			recent[id] = at
+		}
+	}
+	var due, wait []leafID
+	for _, id := range s.suspects {
+		if _, ok := recent[id]; ok {
+			wait = append(wait, id)
+			continue
+		}
+		recent[id] = now
+		due = append(due, id)
+	}
+	s.suspects, s.checked = wait, recent
+	return due
 }
 
 // scrub walks over all leaves of this node, evenly over the time that one walk
@@ -65,7 +77,7 @@ func (s *scrubber) takeSuspects() []leafID {
 func (x *Exchanger) scrub(ctx context.Context) {
 	walk := walk{began: x.Now(), period: x.Scrub}
 	for ctx.Err() == nil {
-		for _, id := range x.scrubber.takeSuspects() {
+		for _, id := range x.scrubber.takeSuspects(x.Now()) {
 			x.checkLeaf(ctx, id)
 		}
 		for _, id := range walk.due(x.Now(), x.surveyor.territory(x.View()).holdings) {

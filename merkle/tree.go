@@ -104,6 +104,14 @@ func (t *Tree) Count() uint64 {
 	return n
 }
 
+// Add makes the tree that of its own records and of those of o, of which it has
+// none.
+func (t *Tree) Add(o *Tree) {
+	for i, l := range o {
+		t[i] = Leaf{Sum: t[i].Sum ^ l.Sum, Count: t[i].Count + l.Count}
+	}
+}
+
 // Diff returns the leaves, ascending, that differ between the trees.
 func (t *Tree) Diff(o *Tree) []uint8 {
 	var leaves []uint8

@@ -67,6 +67,26 @@ func TestBetween(t *testing.T) {
 	})
 }
 
+// The sum of two trees is the tree of the records of both.
+func TestAdd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var all, a, b Tree
+		for range rapid.IntRange(0, 40).Draw(t, "changes") {
+			d := drawDelta(t)
+			all.Apply(d)
+			if rapid.Bool().Draw(t, "first") {
+				a.Apply(d)
+			} else {
+				b.Apply(d)
+			}
+		}
+		a.Add(&b)
+		if a != all {
+			t.Fatal("trees added up to another than that of all records")
+		}
+	})
+}
+
 // Going down from the root along what differs finds exactly the leaves that a
 // comparison of all leaves finds.
 func TestDiffTopDown(t *testing.T) {

@@ -21,18 +21,10 @@ import (
 // [hints.Places], [reap.Local] and [reap.Node].
 type repairPorts struct{ *Core }
 
-// Roots implements [antientropy.Local].
-func (p repairPorts) Roots(partition uint16) []antientropy.Root {
-	trees := p.store.Trees(partition)
-	roots := make([]antientropy.Root, len(trees))
-	for i, t := range trees {
-		roots[i] = antientropy.Root{NMax: t.NMax, Node: t.Root, Count: t.Count}
-	}
-	return roots
-}
-
 // Tree implements [antientropy.Local].
-func (p repairPorts) Tree(id merkle.ID) merkle.Tree { return p.store.Tree(id.Partition, id.NMax) }
+func (p repairPorts) Tree(partition uint16, least uint8) merkle.Tree {
+	return p.store.TreeFrom(partition, least)
+}
 
 // ScanLeaf implements [antientropy.Local] and [reap.Local].
 func (p repairPorts) ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.Record, digest uint64) error) error {

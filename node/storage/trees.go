@@ -57,6 +57,21 @@ func (s *Store) Tree(partition uint16, nmax uint8) merkle.Tree {
 	return merkle.Tree{}
 }
 
+// TreeFrom returns the tree of all records of a partition with at least that
+// n_max, as of one moment: a record whose n_max grows is never missed between
+// two trees. It reads memory only.
+func (s *Store) TreeFrom(partition uint16, least uint8) merkle.Tree {
+	s.trees.mu.RLock()
+	defer s.trees.mu.RUnlock()
+	var all merkle.Tree
+	for _, t := range s.trees.of(partition) {
+		if t.nmax >= least {
+			all.Add(t.leaves)
+		}
+	}
+	return all
+}
+
 // of returns the trees of a partition.
 func (ts *trees) of(partition uint16) []tree {
 	if int(partition) >= len(ts.partitions) {

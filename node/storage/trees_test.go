@@ -51,6 +51,13 @@ func compareTrees(tb testing.TB, s *storage.Store, partitions ...uint16) {
 				tb.Fatalf("partition %d: the tree of n %d is not that of its records", p, root.NMax)
 			}
 		}
+		var from merkle.Tree
+		for n := uint8(kv.MaxN); n > 0; n-- {
+			tree := want[n]
+			if from.Add(&tree); s.TreeFrom(p, n) != from {
+				tb.Fatalf("partition %d: the tree from n %d on is not the sum of those of its records", p, n)
+			}
+		}
 	}
 }
 
