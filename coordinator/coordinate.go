@@ -250,6 +250,11 @@ const (
 	withdrawn
 )
 
+var errSlowDisk = &kv.Error{
+	Code: kv.CodeOverloaded, Outcome: kv.NotApplied, RetryAfter: time.Second,
+	Message: "the disk of the node does not keep up: try again in a moment",
+}
+
 var errWithdrawn = errors.New("withdrawn before a dot was given")
 
 // assignOnce runs assign in one read-modify-write. If the store does not get
@@ -306,7 +311,7 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 		case <-gone:
 		}
 		if state.CompareAndSwap(waiting, withdrawn) {
-			return assignment{}, nil, MarkNotRun(errors.New("the disk of the node does not keep up"))
+			return assignment{}, nil, errSlowDisk
 		}
 		// The decision is being made this very moment: wait for it.
 	}
