@@ -307,11 +307,11 @@ func readTags(rd *wire.Reader) []uint64 {
 }
 
 func appendToken(dst []byte, t vclock.Token) []byte {
-	return vclock.AppendClock(vclock.AppendClock(dst, t.Seen), t.Floor)
+	return binary.AppendUvarint(vclock.AppendClock(vclock.AppendClock(dst, t.Seen), t.Floor), t.Reap)
 }
 
 func readToken(rd *wire.Reader) vclock.Token {
-	return vclock.Token{Seen: vclock.ReadClock(rd), Floor: vclock.ReadClock(rd)}
+	return vclock.Token{Seen: vclock.ReadClock(rd), Floor: vclock.ReadClock(rd), Reap: rd.Uvarint()}
 }
 
 func readWriteID(rd *wire.Reader) kv.WriteID {

@@ -84,7 +84,7 @@ func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
 
 // answer turns a collection into what the client is shown.
 func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, error) {
-	if !col.merged.Clock.Dominates(g.Floor) {
+	if !col.merged.Clock.Dominates(g.Floor) && !col.reapedSince(g.FloorReap) {
 		return Got{}, errors.Join(errAgain, stale(col))
 	}
 	if g.Monotonic {
@@ -93,7 +93,7 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 		}
 	}
 	values, deleted := col.merged.Visible(c.Now())
-	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock.Merge(g.Floor)}}
+	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock, Reap: max(col.highest, g.FloorReap)}}
 	if len(values) > 0 {
 		got.ETag = kv.ETag(values)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/vclock"
 )
 
 // getError reads at n and returns the error of the failure, which must come.
@@ -90,6 +91,39 @@ func TestFloor(t *testing.T) {
 		if !got.Token.Floor.Dominates(done.Token.Floor) {
 			t.Error("the floor fell")
 		}
+	})
+}
+
+// What was reaped since a context was given out is not missing, if all owners
+// say so; a context that is as young as the last round must still be met.
+func TestFloorMayHaveBeenReaped(t *testing.T) {
+	gone := vclock.Clock{{Actor: 77, Counter: 7}}
+	reaped := func(w *world, number uint64) []*node {
+		owners := w.owners(key)
+		for _, o := range owners {
+			o.mu.Lock()
+			o.reap[o.slot(key, 0).Partition] = number
+			o.mu.Unlock()
+		}
+		return owners
+	}
+	lives(t, 5, func(w *world) {
+		owners := reaped(w, 3)
+		got := owners[1].read(Get{Floor: gone, FloorReap: 2, Options: Options{R: One}})
+		if got.Token.Floor.Dominates(gone) || got.Token.Reap != 3 {
+			t.Errorf("token %+v: the floor would be asked for again", got.Token)
+		}
+		w.told(owners[1].getError(Get{Floor: gone, FloorReap: 3, Options: Options{R: One}}), kv.CodeStale, "")
+	})
+	lives(t, 5, func(w *world) {
+		owners := reaped(w, 3)
+		owners[0].set(trouble{refused: true})
+		w.told(owners[1].getError(Get{Floor: gone, FloorReap: 2, Options: Options{R: One}}), kv.CodeStale, "")
+	})
+	lives(t, 5, func(w *world) {
+		owners := reaped(w, 3)
+		owners[2].set(trouble{recovering: true})
+		w.told(owners[1].getError(Get{Floor: gone, FloorReap: 2, Options: Options{R: One}}), kv.CodeStale, "")
 	})
 }
 

@@ -130,6 +130,8 @@ type Get struct {
 	Key kv.Key
 	// Floor is what the answer must reflect: the floor of the client's token.
 	Floor vclock.Clock
+	// FloorReap is the reap number of that token.
+	FloorReap uint64
 	// Monotonic holds the answer back until so many owners hold it that every
 	// later read of as many answers reflects it.
 	Monotonic bool

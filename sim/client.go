@@ -195,7 +195,7 @@ func (a *attempt) token() (vclock.Token, error) {
 func (a *attempt) request(token vclock.Token) func(*coordinator.Coordinator) answer {
 	r := a.record
 	if r.Kind == Read {
-		get := coordinator.Get{Key: a.put.Key, Options: r.options(), Floor: token.Floor}
+		get := coordinator.Get{Key: a.put.Key, Options: r.options(), Floor: token.Floor, FloorReap: token.Reap}
 		return func(c *coordinator.Coordinator) (ans answer) {
 			ans.got, ans.err = c.Get(context.Background(), get)
 			return ans

@@ -26,8 +26,12 @@ import (
 // client that its own write happened (Floor), but not what values other
 // writers have left beside it (Seen), and a client that replaced what it was
 // never shown would destroy acknowledged writes.
+//
+// Reap is the reap number of the key's partition when the token was issued. If
+// it has risen since, entries of Floor may be gone with what was reaped.
 type Token struct {
 	Seen, Floor Clock
+	Reap        uint64
 }
 
 // Errors of [Keyring.Open]. All of them ask for the same remedy: read the key
@@ -158,7 +162,7 @@ func (k *Keyring) signingKey(epoch uint32) []byte {
 }
 
 // appendToken writes the actors of both clocks once, then the two counters of
-// each, zero where a clock has not seen the actor.
+// each, zero where a clock has not seen the actor, and last the reap number.
 func appendToken(dst []byte, t Token) []byte {
 	all := t.Seen.Merge(t.Floor)
 	dst = binary.AppendUvarint(dst, uint64(len(all)))
@@ -167,7 +171,7 @@ func appendToken(dst []byte, t Token) []byte {
 		dst = binary.AppendUvarint(dst, t.Seen.Counter(d.Actor))
 		dst = binary.AppendUvarint(dst, t.Floor.Counter(d.Actor))
 	}
-	return dst
+	return binary.AppendUvarint(dst, t.Reap)
 }
 
 func readToken(r *wire.Reader) Token {
@@ -189,5 +193,6 @@ func readToken(r *wire.Reader) Token {
 			t.Floor = append(t.Floor, Dot{a, floor})
 		}
 	}
+	t.Reap = r.Uvarint()
 	return t
 }

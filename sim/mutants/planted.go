@@ -119,7 +119,7 @@ func bugs() []planted {
 		{
 			name: "reads that ignore their floor", breaks: "read-your-writes and monotonic reads",
 			file: "coordinator/get.go",
-			old:  "if !col.merged.Clock.Dominates(g.Floor) {",
+			old:  "if !col.merged.Clock.Dominates(g.Floor) && !col.reapedSince(g.FloorReap) {",
 			new:  "if false {",
 		},
 		{
