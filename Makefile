@@ -62,6 +62,11 @@ chaos: ## kill real processes under load for ROUNDS (20) rounds
 bench: ## run the benchmarks that match BENCH (.), COUNT (1) times
 	@$(GO) test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./...
 
+.PHONY: healing
+healing: KEYS = 1000000
+healing: ## measure what repairs cost, with KEYS (1000000) on three nodes
+	$(GO) test ./bench/healing -count=1 -timeout=30m -run=TestFigures -v -args -healing.keys=$(KEYS)
+
 .PHONY: compare
 compare: ROUNDS = 5
 compare: build ## measure Starling beside other stores and the limits, ROUNDS (5) rounds

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/starling-kv/starling/antientropy"
 	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/membership"
@@ -147,6 +148,12 @@ func (c *Core) Store() *storage.Store { return c.store }
 
 // Views holds the layouts that the node knows.
 func (c *Core) Views() *membership.Views { return c.views }
+
+// Repair compares what is selected with the other owners, and makes it equal: see
+// [antientropy.Exchanger.Repair].
+func (c *Core) Repair(ctx context.Context, sel antientropy.Selection, progress func(antientropy.Progress)) error {
+	return c.repairs.exchanger.Repair(ctx, sel, progress)
+}
 
 // Standing knows the lives of the node, and whether it is in good standing.
 func (c *Core) Standing() *standing.Ledger { return c.ledger }

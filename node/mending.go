@@ -31,7 +31,8 @@ func (m *mending) Repairs() api.RepairState {
 			Registered: m.admission.Registered(), Partitions: ex.CatchUp.Partitions,
 			Fallen: ex.CatchUp.Partitions - ex.CatchUp.Done, Doubted: st.Doubted, Pulled: ex.CatchUp.Records,
 		},
-		Hints: m.hints(), Found: ex.KeysDiffer, Healed: ex.KeysHealed, Reads: m.repairs.reader.Stats().Healed, Quarantined: m.repairs.release.kept.Load(), Reap: m.reaping(),
+		Hints: m.hints(), Found: ex.KeysDiffer, Healed: ex.KeysHealed, Reads: m.repairs.reader.Stats().Healed,
+		Quarantined: m.repairs.release.kept.Load(), Reap: m.reaping(),
 	}
 	if st.Fallen > 0 {
 		out.Standing.Cause = st.Cause.String()
@@ -122,7 +123,7 @@ func (m *mending) selection(s api.Selection) (antientropy.Selection, error) {
 // repair runs one repair and notes how far it is.
 func (m *mending) repair(ctx context.Context, sel antientropy.Selection) {
 	before := m.repairs.exchanger.Stats()
-	err := m.repairs.exchanger.Repair(ctx, sel, func(p antientropy.Progress) {
+	err := m.Core.Repair(ctx, sel, func(p antientropy.Progress) {
 		m.note(func(r *api.RepairRun) { r.Done, r.Total, r.Keys, r.Heal = p.Done, p.Total, p.Differ, p.Healed })
 	})
 	after := m.repairs.exchanger.Stats()

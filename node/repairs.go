@@ -62,7 +62,8 @@ func (c *Core) makeRepairs() {
 	r.release, r.admission = newRelease(c), c.admission
 	r.keeper = standing.NewKeeper(standing.KeeperConfig{
 		Ledger: c.ledger, Announce: c.admission.announce, OnSetBack: c.putAway,
-		Patience: o.Patience, Chapter: orDefault(o.Chapter, defaultChapter), Acknowledged: c.replica.Acknowledged, Random: c.world.Random, Log: log.Named("standing"),
+		Patience: o.Patience, Chapter: orDefault(o.Chapter, defaultChapter), Acknowledged: c.replica.Acknowledged,
+		Random: c.world.Random, Log: log.Named("standing"),
 	})
 	r.exchanger = antientropy.New(antientropy.Config{
 		Self: c.id, View: view, Local: ports, Leaves: ports, Doubts: c.ledger, Ledger: ports, Peers: c.client, Mover: c.client,
