@@ -3,9 +3,13 @@ package antientropy
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/starling-kv/starling/kv"
 )
 
 func TestMissedWritesAreHealed(t *testing.T) {
@@ -269,6 +273,82 @@ func TestSourceThatRestartsIsNotMerged(t *testing.T) {
 	})
 }
 
+func TestSourceThatRestartsAmidAStreamIsNotMerged(t *testing.T) {
+	lives(t, 1, 2, 4, func(c *cluster) {
+		c.load(100, 2)
+		time.Sleep(10 * time.Second)
+		n, source := c.nodes[0], c.nodes[1]
+		n.fall()
+		c.hook("stream", source.fall)
+		land := n.x.surveyor.territory(n.View())
+		e := &exchange{Exchanger: n.x, peer: 2, land: land, shares: land.shares(2), eager: true}
+		if err := n.x.converse(c.t.Context(), e); !errors.Is(err, errRestarted) {
+			t.Errorf("a stream from a source that was emptied meanwhile: %v", err)
+		}
+	})
+}
+
+func TestEmptyLeavesAreStreamed(t *testing.T) {
+	lives(t, 1, 2, 1, func(c *cluster) {
+		c.load(20, 2)
+		time.Sleep(5 * time.Second)
+		for i := range 60 {
+			c.nodes[1].write(keyAt(100+i), 2, nil)
+		}
+		e := &exchange{Exchanger: c.nodes[0].x, peer: 2}
+		e.land = e.surveyor.territory(c.nodes[0].View())
+		e.shares = e.land.shares(2)
+		began := time.Now()
+		if err := c.nodes[0].x.converse(c.t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if n := c.nodes[0].streamed; n < 40 || n > 60 {
+			t.Errorf("%d of 60 records were streamed, of which a few are in leaves that are not empty", n)
+		}
+		if wait := time.Since(began); wait < time.Second {
+			t.Errorf("keys of the other leaves were moved after %v", wait)
+		}
+		c.mustAgree("then")
+	})
+}
+
+// TestMergeIsNotCutShort has a source tell more keys than a message holds.
+func TestMergeIsNotCutShort(t *testing.T) {
+	lives(t, 1, 2, 1, func(c *cluster) {
+		c.load(1500, 2)
+		kept := c.nodes[0].snapshot()
+		long := strings.Repeat("x", 2000)
+		for i := range 2500 {
+			c.nodes[1].write(kv.Key{Bucket: "b", Name: fmt.Sprint(i, long)}, 2, nil)
+		}
+		c.nodes[0].fall() // which has most of it on its disk still
+		for i := range 1500 {
+			c.nodes[0].merge(keyAt(i), kept[keyAt(i)])
+		}
+		time.Sleep(20 * time.Second) // a merge that is claimed is checked
+		if c.nodes[0].owing() > 0 {
+			t.Error("the merge did not come to an end")
+		}
+		c.mustAgree("then")
+	})
+}
+
+func TestNudgesEndInTime(t *testing.T) {
+	lives(t, 1, 2, 1, func(c *cluster) {
+		c.load(300, 2)
+		time.Sleep(5 * time.Second)
+		c.nodes[1].room = func() (int, time.Duration) { return 0, time.Second }
+		c.nodes[0].write(keyAt(1), 2, nil)
+		e := &exchange{Exchanger: c.nodes[0].x, peer: 2}
+		e.land = e.surveyor.territory(c.nodes[0].View())
+		e.shares = e.land.shares(2)
+		began := time.Now()
+		if err := c.nodes[0].x.converse(c.t.Context(), e); !errors.Is(err, errBusy) || time.Since(began) > 20*time.Second {
+			t.Errorf("a peer that never has room: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
 // meetsAfter has the exchange believe that it began in an earlier life of the peer.
 func (e *exchange) meetsAfter(peer *node) { e.starts, e.met = peer.Starts()-1, true }
 
@@ -390,20 +470,28 @@ func TestRepairOfASelection(t *testing.T) {
 		c.load(100, 3)
 		time.Sleep(5 * time.Second)
 		n := c.nodes[0]
-		k, other := keyAt(1), keyAt(1)
-		other.Bucket = "other"
-		for _, k := range []string{k.Bucket, other.Bucket} {
-			key := keyAt(1)
-			key.Bucket = k
-			n.write(key, 3, nil)
+		in := func(bucket string, i int) kv.Key { return kv.Key{Bucket: bucket, Name: keyAt(i).Name} }
+		for i := range 50 { // some replace a record, some fall into leaves that are empty elsewhere
+			n.write(in("b", i), 3, nil)
+			n.write(in("other", i), 3, nil)
+			c.nodes[1].write(in("other", 100+i), 3, nil)
+			c.nodes[1].write(in("third", i), 3, nil)
 		}
 		repair := func(sel Selection) error { return n.x.Repair(c.t.Context(), sel, func(Progress) {}) }
-		p := n.partition(other)
+		p := n.partition(in("other", 0))
 		if err := repair(Selection{Bucket: "other", Partition: &p, Node: 2}); err != nil {
 			t.Fatal(err)
 		}
-		if !c.nodes[1].get(other).Covers(n.get(other)) || !c.nodes[2].get(other).Absent() || c.nodes[1].get(k).Covers(n.get(k)) {
-			t.Error("something else was repaired than what was selected")
+		for i := range 50 {
+			for _, k := range []kv.Key{in("b", i), in("other", i), in("other", 100+i), in("third", i)} {
+				same := digestOf(k, n.get(k)) == digestOf(k, c.nodes[1].get(k))
+				if want := k.Bucket == "other" && n.partition(k) == p; same != want {
+					t.Errorf("%v in partition %d was repaired: %v", k, n.partition(k), same)
+				}
+				if k.Bucket != "b" && !c.nodes[2].get(k).Absent() {
+					t.Errorf("%v was repaired with another node", k)
+				}
+			}
 		}
 		none := uint16(999)
 		if err := repair(Selection{Partition: &none}); !errors.Is(err, ErrNothingSelected) {

@@ -38,6 +38,7 @@ type cluster struct {
 	seen  map[string]uint64 // messages so far, by what they are
 	trace []string
 	calls map[string]int // by kind
+	hooks map[string]func()
 }
 
 // trouble is what is wrong with the network, each as one of so many messages;
@@ -113,6 +114,23 @@ func viewOf(tb testing.TB, layouts ...*ring.Layout) ring.View {
 // The network.
 
 func (c *cluster) node(id kv.NodeID) *node { return c.nodes[id-1] }
+
+// hook has fn called once, before the next message of that kind is served.
+func (c *cluster) hook(kind string, fn func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hooks = map[string]func(){kind: fn}
+}
+
+func (c *cluster) unhook(kind string) func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if fn := c.hooks[kind]; fn != nil {
+		c.hooks = nil
+		return fn
+	}
+	return func() {}
+}
 
 func (c *cluster) setFaults(f trouble) {
 	c.mu.Lock()
@@ -198,6 +216,7 @@ func (n *node) callWith(
 	if f.busy == 1 {
 		return busyError(30 * time.Millisecond)
 	}
+	n.c.unhook(kind)()
 	if err := serve(other); err != nil {
 		return err
 	}

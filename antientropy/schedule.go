@@ -14,7 +14,6 @@ type task struct {
 	land   *territory // of the view under which they are shared
 	shares []share
 	eager  bool     // see exchange
-	marks  []uint16 // the marks that it serves
 	again  bool     // it looks whether what was healed is
 	window Window   // what it looks through
 	doubts []*doubt // the doubts that it ends, as far as this peer goes
@@ -222,7 +221,7 @@ func (s *schedule) taskFor(now time.Time, p *peerPlan, wanted []share) (task, bo
 	if len(wanted) > 0 && (p.failures == 0 || now.Before(p.due)) {
 		return task{peer: p.id, land: s.land, shares: wanted, eager: true, doubts: s.doubtsOf(p.id, wanted)}, true
 	}
-	t := task{peer: p.id, land: s.land, marks: p.marks}
+	t := task{peer: p.id, land: s.land}
 	switch {
 	case !now.Before(p.due):
 		t.shares, p.due = p.shares, now.Add(p.jitter(s.every))
@@ -292,13 +291,11 @@ func (o outcome) with(verdicts ...verdict) []uint16 {
 func (p *peerPlan) fail(now time.Time, s *schedule, o outcome) {
 	p.notBefore = now.Add(p.jitter(min(s.soon<<min(p.failures, 16), s.every)))
 	p.failures++
-	for _, m := range o.marks {
-		p.marks = insert(p.marks, m)
+	if o.eager {
+		return // its sources are asked about again
 	}
-	if !o.eager {
-		for _, m := range o.with(healed, unfinished) {
-			p.marks = insert(p.marks, m)
-		}
+	for _, m := range o.with(healed, unfinished) {
+		p.marks = insert(p.marks, m)
 	}
 }
 

@@ -278,6 +278,35 @@ func TestScheduleFollowsLayouts(t *testing.T) {
 	}
 }
 
+func TestSuspectsAreCheckedOnceAMinute(t *testing.T) {
+	x := &Exchanger{scrubber: scrubber{wake: make(chan struct{}, 1)}}
+	now := time.Unix(1e9, 0)
+	checks := 0
+	for s := range 5*60 + 1 {
+		x.Suspect(1, 2)
+		x.Suspect(1, 2)
+		list := x.scrubber.takeSuspects(now.Add(time.Duration(s) * time.Second))
+		checks += len(list)
+	}
+	if checks != 6 {
+		t.Errorf("%d checks of one leaf in five minutes", checks)
+	}
+	x.Suspect(1, 2)
+	x.Suspect(1, 3)
+	if list := x.scrubber.takeSuspects(now.Add(5*time.Minute + time.Second)); len(list) != 1 || list[0].leaf != 3 {
+		t.Errorf("another leaf waits, too: %v", list)
+	}
+	if list := x.scrubber.takeSuspects(now.Add(time.Hour)); len(list) != 1 || list[0].leaf != 2 {
+		t.Errorf("a suspicion was dropped: %v", list)
+	}
+	for i := range maxSuspects + 10 {
+		x.Suspect(uint16(i), 2)
+	}
+	if list := x.scrubber.takeSuspects(now.Add(2 * time.Hour)); len(list) != maxSuspects {
+		t.Errorf("%d suspects wait", len(list))
+	}
+}
+
 func TestWalkMeetsEveryLeafOnceAPeriod(t *testing.T) {
 	holdings := []holding{{partition: 3}, {partition: 9}}
 	begin := time.Unix(1e9, 0)
