@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,6 +75,23 @@ func TestEmptiedNodeIsStreamed(t *testing.T) {
 		s := c.nodes[0].x.Stats()
 		if s.CatchUp.Partitions != 64 || s.CatchUp.Done != 64 || s.CatchUp.Records != 2000 || c.nodes[0].streamed != 2000 {
 			t.Errorf("streamed %d records, and %+v", c.nodes[0].streamed, s.CatchUp)
+		}
+	})
+}
+
+func TestPeerThatCatchesUpIsLeftAlone(t *testing.T) {
+	lives(t, 1, 2, 4, func(c *cluster) {
+		c.load(100, 2)
+		time.Sleep(5 * time.Second)
+		c.nodes[0].fall() // and will notice in a moment
+		e := &exchange{Exchanger: c.nodes[1].x, peer: 1}
+		e.land = e.surveyor.territory(c.nodes[1].View())
+		e.shares = e.land.shares(1)
+		if err := c.nodes[1].x.converse(c.t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if n := c.count("children") + c.count("keys") + c.count("nudge"); n > 0 || slices.Max(e.verdicts) != left {
+			t.Errorf("%d messages to a node that is about to pull all, verdicts %v", n, e.verdicts)
 		}
 	})
 }
@@ -425,6 +443,30 @@ func TestOldestClean(t *testing.T) {
 			t.Errorf("with a peer away since %v the oldest clean exchange was at %v", cutAt, at)
 		}
 	})
+}
+
+func TestCleanIsWhatWasFoundTheSame(t *testing.T) {
+	var c counts
+	began := time.Unix(1e9, 0)
+	land := &territory{peers: []neighbor{{id: 2, shares: []share{{partition: 0}, {partition: 1}, {partition: 2}, {partition: 3}}}}}
+	c.survey(began, land)
+	later := began.Add(time.Minute)
+	e := &exchange{peer: 2, shares: land.peers[0].shares, verdicts: []verdict{same, healed, left, unfinished}}
+	c.add(e, later)
+	e.eager = true
+	c.add(e, later.Add(time.Minute))
+	for p, want := range []time.Time{later, began, began, began} {
+		if got := c.clean[pair{2, uint16(p)}]; !got.Equal(want) {
+			t.Errorf("after %v: clean at %v, not at %v", e.verdicts[p], got, want)
+		}
+	}
+	land.peers[0].shares = land.peers[0].shares[:1]
+	if c.survey(later, land); len(c.clean) != 1 || c.clean[pair{2, 0}] != later {
+		t.Errorf("after a change of layouts: %v", c.clean)
+	}
+	if s := c.stats; s.Exchanges != 6 || s.Clean != 1 || s.PutOff != 2 {
+		t.Errorf("%+v", s)
+	}
 }
 
 func TestRunEndsWhatItBegan(t *testing.T) {

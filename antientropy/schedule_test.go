@@ -229,8 +229,12 @@ func TestScheduleOfDoubts(t *testing.T) {
 	if over := p.settled(); len(over) > 0 {
 		t.Errorf("settled by one owner of two: %v", over)
 	}
-	for range 3 {
-		p.finishAll(p.after(0), healed, nil)
+	p.finishAll(p.after(0), unfinished, nil)
+	if over := p.settled(); len(over) > 0 {
+		t.Errorf("settled by an owner that did not give all: %v", over)
+	}
+	for range 4 {
+		p.finishAll(p.after(2*time.Second), healed, nil)
 	}
 	if over := p.settled(); len(over) != 2 || over[0].leaf != 200 || len(p.doubts) != 0 {
 		t.Errorf("settled by both owners: %v", over)
