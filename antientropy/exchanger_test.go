@@ -129,9 +129,7 @@ func TestAllNodesFallen(t *testing.T) {
 			}
 		}
 		for _, n := range c.nodes {
-			for _, o := range c.nodes {
-				n.promised[o.id] = o.snapshot()
-			}
+			n.promise()
 		}
 		time.Sleep(10 * time.Second)
 		c.mustAgree("ten seconds later")
@@ -229,12 +227,12 @@ func TestBusyPeersAreGivenTime(t *testing.T) {
 			c.nodes[1].write(keyAt(i), 2, nil)
 		}
 		refusals := 0
-		c.nodes[1].room = func() (int, time.Duration) {
+		c.nodes[1].setRoom(func() (int, time.Duration) {
 			if refusals++; refusals%4 != 0 {
 				return 0, 100 * time.Millisecond
 			}
 			return 20, 0
-		}
+		})
 		c.nodes[1].setCut(false)
 		time.Sleep(time.Minute)
 		c.mustAgree("a minute later")
@@ -246,8 +244,9 @@ func TestBusyPeersAreGivenTime(t *testing.T) {
 
 func TestPeerThatStaysBusyIsPutOff(t *testing.T) {
 	lives(t, 1, 2, 4, func(c *cluster) {
-		c.nodes[0].room = func() (int, time.Duration) { return 0, time.Second }
-		c.nodes[1].room = c.nodes[0].room
+		for _, n := range c.nodes {
+			n.setRoom(func() (int, time.Duration) { return 0, time.Second })
+		}
 		c.load(40, 2)
 		k := keyAt(1)
 		c.nodes[0].write(k, 2, nil)
@@ -355,7 +354,7 @@ func TestNudgesEndInTime(t *testing.T) {
 	lives(t, 1, 2, 1, func(c *cluster) {
 		c.load(300, 2)
 		time.Sleep(5 * time.Second)
-		c.nodes[1].room = func() (int, time.Duration) { return 0, time.Second }
+		c.nodes[1].setRoom(func() (int, time.Duration) { return 0, time.Second })
 		c.nodes[0].write(keyAt(1), 2, nil)
 		e := &exchange{Exchanger: c.nodes[0].x, peer: 2}
 		e.land = e.surveyor.territory(c.nodes[0].View())
@@ -461,7 +460,7 @@ func TestCleanIsWhatWasFoundTheSame(t *testing.T) {
 		}
 	}
 	land.peers[0].shares = land.peers[0].shares[:1]
-	if c.survey(later, land); len(c.clean) != 1 || c.clean[pair{2, 0}] != later {
+	if c.survey(later, land); len(c.clean) != 1 || !c.clean[pair{2, 0}].Equal(later) {
 		t.Errorf("after a change of layouts: %v", c.clean)
 	}
 	if s := c.stats; s.Exchanges != 6 || s.Clean != 1 || s.PutOff != 2 {

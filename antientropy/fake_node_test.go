@@ -332,17 +332,38 @@ func (n *node) Merged(partition uint16, source kv.NodeID, starts, epoch uint64) 
 	return nil
 }
 
-// fall empties the node, which knows that and has to merge all again.
-func (n *node) fall() {
+// promise remembers what all nodes hold now: of each source the node will have
+// to hold as much when it says that it merged from it.
+func (n *node) promise() {
 	promised := make(map[kv.NodeID]map[kv.Key]kv.Record)
 	for _, o := range n.c.nodes {
 		promised[o.id] = o.snapshot()
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.promised = promised
+}
+
+// setRoom says how a node answers to nudges.
+func (n *node) setRoom(room func() (keys int, pause time.Duration)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.room = room
+}
+
+func (n *node) roomNow() (keys int, pause time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.room()
+}
+
+// fall empties the node, which knows that and has to merge all again.
+func (n *node) fall() {
+	n.promise()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.empty()
 	n.starts++
-	n.promised = promised
 	for p := range partitions(n.view) {
 		owners := ownersOf(n.view, ring.Partition(p))
 		if slices.Contains(owners, n.id) {

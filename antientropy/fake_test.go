@@ -329,7 +329,7 @@ func (n *node) Nudge(ctx context.Context, to, from kv.NodeID, keys []kv.Key, _ b
 	var room int
 	var pause time.Duration
 	err := n.call(ctx, to, "nudge", fmt.Append(nil, keys), func(other *node) error {
-		if room, pause = other.room(); room == 0 {
+		if room, pause = other.roomNow(); room == 0 {
 			return nil
 		}
 		var err error
