@@ -35,6 +35,7 @@ func (ledgerOfNone) CheckLeaf(uint16, uint8) error                         { ret
 func (ledgerOfNone) RebuildLeaf(_ uint16, _ uint8, done func(error)) error { done(nil); return nil }
 func (ledgerOfNone) Doubt(uint16, uint8)                                   {}
 func (ledgerOfNone) Trust(uint16, uint8)                                   {}
+func (ledgerOfNone) Doubted(uint16, uint8) bool                            { return false }
 
 // numbers is a node that holds the same keys as all others, and of each a
 // digest.

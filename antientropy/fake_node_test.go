@@ -278,6 +278,13 @@ func (n *node) Doubt(partition uint16, leaf uint8) {
 	n.doubted[leafID{partition, leaf}] = true
 }
 
+// Doubted implements [Doubts].
+func (n *node) Doubted(partition uint16, leaf uint8) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.doubted[leafID{partition, leaf}]
+}
+
 // Trust implements [Doubts].
 func (n *node) Trust(partition uint16, leaf uint8) {
 	n.mu.Lock()

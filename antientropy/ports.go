@@ -42,6 +42,8 @@ type Leaves interface {
 // process ends.
 type Doubts interface {
 	Doubt(partition uint16, leaf uint8)
+	// Doubted reports whether a leaf is doubted, whoever said so.
+	Doubted(partition uint16, leaf uint8) bool
 	// Trust ends a doubt: the leaf was merged from every other owner since.
 	Trust(partition uint16, leaf uint8)
 }

@@ -125,16 +125,19 @@ func (s *schedule) doubt(self kv.NodeID, partition uint16, leaf uint8) {
 	s.doubts = append(s.doubts, &doubt{partition, leaf, from})
 }
 
-// settled returns, and forgets, the doubts that are ended.
-func (s *schedule) settled() []*doubt {
-	var over []*doubt
+// settled forgets the doubts that are ended, and returns the leaves of which
+// none is left.
+func (s *schedule) settled() []leafID {
+	var over []leafID
 	s.doubts = slices.DeleteFunc(s.doubts, func(d *doubt) bool {
 		if len(d.from) == 0 {
-			over = append(over, d)
+			over = append(over, leafID{d.partition, d.leaf})
 		}
 		return len(d.from) == 0
 	})
-	return over
+	return slices.DeleteFunc(over, func(id leafID) bool {
+		return slices.ContainsFunc(s.doubts, func(d *doubt) bool { return d.partition == id.partition && d.leaf == id.leaf })
+	})
 }
 
 // next returns the tasks to begin now, the most urgent first. sources says from

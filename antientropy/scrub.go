@@ -109,7 +109,9 @@ func (w *walk) due(now time.Time, holdings []holding) []leafID {
 	return out
 }
 
-// checkLeaf doubts a leaf that is not in order and has it healed.
+// checkLeaf doubts a leaf that is not in order and has it healed, and one that is
+// doubted although it is in order by now: a write has taken the place of what was
+// damaged, and may lack what only that held.
 func (x *Exchanger) checkLeaf(ctx context.Context, id leafID) {
 	if ctx.Err() != nil {
 		return
@@ -118,6 +120,9 @@ func (x *Exchanger) checkLeaf(ctx context.Context, id leafID) {
 	x.counts.scrubbed(errors.Is(err, ErrDamaged))
 	where := []zap.Field{zap.Uint16("partition", id.partition), zap.Uint8("leaf", id.leaf), zap.Error(err)}
 	switch {
+	case err == nil && x.Doubts.Doubted(id.partition, id.leaf):
+		x.post(func(in *inbox) { in.doubts = append(in.doubts, id) })
+		return
 	case err == nil:
 		return
 	case !errors.Is(err, ErrDamaged):
