@@ -117,6 +117,10 @@ func (r *repairs) Missed(target kv.NodeID, partition uint16, key kv.Key) {
 // Behind implements [coordinator.Repairs].
 func (r *repairs) Behind(key kv.Key, n int) { r.reader.Behind(key, n) }
 
+// Reaping returns what the node has reaped since it started. It is there after
+// Connect.
+func (c *Core) Reaping() reap.Stats { return c.repairs.reaper.Stats() }
+
 // putAway is called when the disk was set back, before the node takes part in
 // anything.
 func (c *Core) putAway(ctx context.Context, beyond uint64) (starts uint64, err error) {

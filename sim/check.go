@@ -60,7 +60,8 @@ func (h *history) checkSession(r *record) []Violation {
 
 // checkFreshness judges a read by the writes that were acknowledged before it
 // began and whose quorum its own overlaps. What all nodes that acknowledged a
-// write have lost since is lost, see [history.judgeLosses].
+// write have lost since is lost, and of one that was set back by less than it can
+// notice nothing is promised, see [history.judgeLosses].
 func (h *history) checkFreshness(r *record) []Violation {
 	var out []Violation
 	h.writes(r.Key, func(w *record) {

@@ -3,6 +3,7 @@ package sim
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 // told is a history written by hand: one operation a row, in the order in which
@@ -30,7 +31,7 @@ func historyOf(rows []told) *history {
 		override(&ops[i].W, t.w)
 		override(&ops[i].N, t.n)
 	}
-	h := newHistory(ops)
+	h := newHistory(Plan{Ops: ops}, func() time.Duration { return 0 })
 	for _, t := range rows {
 		r := h.records[t.id]
 		r.begin, r.outcome, r.acked = h.moment(), t.outcome, t.acked
@@ -106,18 +107,18 @@ func TestCheckFinalSees(t *testing.T) {
 		{
 			"a write whose nodes were all wiped",
 			[]told{{id: 0, kind: Write, outcome: OK}},
-			nil, func(h *history) { h.lossy("n0", false); h.lossy("n1", false) }, nil,
+			nil, func(h *history) { h.lossy("n0", loss{}); h.lossy("n1", loss{}) }, nil,
 		},
 		{
 			"a synced write after power cuts",
 			[]told{{id: 0, kind: Write, outcome: OK}},
-			nil, func(h *history) { h.lossy("n0", true); h.lossy("n1", true) },
+			nil, func(h *history) { h.lossy("n0", loss{unsynced: true}); h.lossy("n1", loss{unsynced: true}) },
 			[]string{"set"},
 		},
 		{
 			"an unsynced write after power cuts",
 			[]told{{id: 0, kind: Write, outcome: OK, async: true}},
-			nil, func(h *history) { h.lossy("n0", true); h.lossy("n1", true) }, nil,
+			nil, func(h *history) { h.lossy("n0", loss{unsynced: true}); h.lossy("n1", loss{unsynced: true}) }, nil,
 		},
 		{
 			"a resurrection",

@@ -152,7 +152,7 @@ func (a *attempt) prepare() {
 	r.replacesAll = r.Condition != Always
 	a.put = coordinator.Put{
 		Key: c.w.key(r.Key), Options: r.options(), Tombstone: r.Kind == Delete, Value: r.value(), ContentType: "text/plain",
-		Overwrite: r.Condition == Overwrite,
+		Overwrite: r.Condition == Overwrite, TTL: r.TTL,
 	}
 	if r.Kind == Delete {
 		a.put.Value, a.put.ContentType = nil, ""
@@ -277,10 +277,23 @@ func (a *attempt) acceptRead(p *process, got coordinator.Got) {
 		}
 		r.result = r.result.with(id)
 		w.dot(r.Key, v.Dot, v.Value, fmt.Sprintf("read #%d", r.ID))
+		w.expiry(r, w.history.records[id], v.Value)
 	}
 	r.deleted = got.Deleted
 	must, may := w.history.context(r.Key, r.result, r.deleted)
 	a.hold(p, got.Token, heldToken{etag: got.ETag, must: must, may: may, floor: r.result.union(r.floor)})
+}
+
+// expiry checks that a value is shown only while it lives, and that it lives for
+// as long as it was written for.
+func (w *world) expiry(read, write *record, s kv.Sibling) {
+	began, wrote := w.gate.begun.Add(read.since).UnixMilli(), w.gate.begun.Add(write.since+write.TTL).UnixMilli()
+	switch {
+	case (s.Expires != 0) != (write.TTL != 0), s.Expires != 0 && w.plan.Ages && s.Expires < wrote:
+		w.violatef("expiry", "#%d shows #%d, written for %v, as one that expires at %d", read.ID, write.ID, write.TTL, s.Expires)
+	case s.Expires != 0 && w.plan.Ages && s.Expires <= began:
+		w.violatef("expiry", "#%d shows #%d, which had expired %d ms before", read.ID, write.ID, began-s.Expires)
+	}
 }
 
 func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
@@ -294,7 +307,8 @@ func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
 		r.writeID = done.WriteID // given by the node that handed it on
 	}
 	t := heldToken{etag: done.ETag, must: r.must, may: r.may, floor: r.floor.with(r.ID)}
-	if sole(r, done) {
+	// An expired value that is still stored is one that the token does not cover.
+	if sole(r, done) && (!w.plan.Ages || done.Token.Seen.Covers(done.Dot)) {
 		// The token stands for the write and for all that it found, which only
 		// deletes can have been.
 		_, may := w.history.context(r.Key, idsOf(r.ID), true)

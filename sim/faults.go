@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/storage/memory"
 )
 
@@ -34,13 +35,14 @@ const (
 	SyncError   FaultKind = "sync error"
 	FullDisk    FaultKind = "full disk"
 	SlowDisk    FaultKind = "slow disk"
+	Rot         FaultKind = "rot" // one bit of what is on the disk is flipped
 )
 
 // FaultKinds lists all of them.
 func FaultKinds() []FaultKind {
 	return []FaultKind{
 		Kill, PowerCut, Blackout, Wipe, Rollback, Pause, Cut, CutOneWay, Isolate, Flap, Loss, Duplication, SlowNet,
-		ClockJump, ClockDrift, CommitError, UnclearDisk, SyncError, FullDisk, SlowDisk,
+		ClockJump, ClockDrift, CommitError, UnclearDisk, SyncError, FullDisk, SlowDisk, Rot,
 	}
 }
 
@@ -71,18 +73,49 @@ func drawFaults(rng *rand.Rand, p Plan, kinds map[FaultKind]bool) []Fault {
 	if len(may) == 0 {
 		return nil
 	}
+	longest := p.Length / 2
+	if p.Ages {
+		longest = longestFault
+	}
 	faults := make([]Fault, 0, count)
 	for range count {
 		f := Fault{
 			At:   time.Duration(rng.Int64N(int64(p.Length))),
-			For:  time.Duration(rng.Int64N(int64(p.Length)/2) + 1),
+			For:  time.Duration(rng.Int64N(int64(longest)) + 1),
 			Kind: may[rng.IntN(len(may))], Node: rng.IntN(p.Nodes), Size: rng.Float64(), Seed: rng.Uint64(),
 		}
 		f.Other = (f.Node + 1 + rng.IntN(max(1, p.Nodes-1))) % p.Nodes
 		faults = append(faults, f)
 	}
+	faults = append(faults, aimed(p, kinds, longest)...)
 	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return faults
+}
+
+// aimed draws, for some plans, faults that belong together: one node misses what
+// is written, then a second one loses its disk, or part of it, while a third
+// cannot be reached. Who is left must not take what the first two make of it for
+// the truth.
+func aimed(p Plan, kinds map[FaultKind]bool, longest time.Duration) []Fault {
+	rng := generator(p.Seed, saltAim)
+	var losses []FaultKind
+	for _, k := range []FaultKind{PowerCut, Wipe, Rollback, Rot} {
+		if kinds[k] {
+			losses = append(losses, k)
+		}
+	}
+	if len(losses) == 0 || p.Nodes < 3 || rng.IntN(3) > 0 {
+		return nil
+	}
+	span := min(longest, p.Length/3)
+	at := span + time.Duration(rng.Int64N(int64(p.Length-2*span)))
+	victim := rng.IntN(p.Nodes)
+	behind, away := (victim+1)%p.Nodes, (victim+2)%p.Nodes // the next one is the victim's witness
+	return []Fault{
+		{At: at - span, For: span, Kind: Isolate, Node: behind, Other: victim, Size: rng.Float64(), Seed: rng.Uint64()},
+		{At: at, For: span, Kind: Isolate, Node: away, Other: victim, Size: rng.Float64(), Seed: rng.Uint64()},
+		{At: at, For: span / 8, Kind: losses[rng.IntN(len(losses))], Node: victim, Other: away, Size: rng.Float64(), Seed: rng.Uint64()},
+	}
 }
 
 // strike makes the fault happen and returns what ends it, nil if it ends by
@@ -100,7 +133,7 @@ func (w *world) strike(f Fault) (heal func()) {
 	case ClockDrift:
 		m.clock.drift.Store(int64((f.Size - 0.5) * 2e8)) // up to a tenth
 		return func() { m.clock.drift.Store(0) }
-	case CommitError, UnclearDisk, SyncError, FullDisk, SlowDisk:
+	case CommitError, UnclearDisk, SyncError, FullDisk, SlowDisk, Rot:
 		return w.strikeDisk(f, m)
 	}
 	panic("unknown fault " + f.Kind)
@@ -136,23 +169,40 @@ func (w *world) end(f Fault, m *machine) {
 		m.crash(loseNothing, true)
 	case PowerCut, Blackout:
 		m.reboots++
-		w.history.lossy(m.name, true)
+		w.history.lossy(m.name, loss{unsynced: true})
 		m.crash(memory.LoseSome(f.Seed), f.Size < 0.3)
 	case Wipe:
-		w.history.lossy(m.name, false)
+		w.history.lossy(m.name, loss{})
 		m.crash(memory.LoseAll, true)
 		m.disk.Disk, m.backup = memory.New(), nil
 	default: // Rollback
 		if m.backup == nil {
 			m.crash(memory.LoseAll, true)
-			w.history.lossy(m.name, true)
+			w.history.lossy(m.name, loss{unsynced: true})
 			return
 		}
-		w.history.lossy(m.name, false)
+		w.history.lossy(m.name, loss{silent: !w.noticeable(f)})
 		m.crash(memory.LoseAll, true)
 		m.disk.Disk, m.backup = m.backup, nil
 	}
 }
+
+// longestSecret is how long a node may take to tell the others how far it has
+// come: a chapter, a review of the keeper, and a call.
+const longestSecret = time.Second
+
+// noticeable reports whether a node must find out before it takes part that its
+// disk was set back: the backup is old enough for it to have told all others
+// since, and nothing has kept it from that.
+func (w *world) noticeable(f Fault) bool {
+	from := f.At - f.age()
+	return f.age() >= longestSecret && !slices.ContainsFunc(w.plan.Faults, func(o Fault) bool {
+		return o != f && o.At <= f.At && o.At+o.For >= from
+	})
+}
+
+// age is how old the backup of a rollback is.
+func (f Fault) age() time.Duration { return f.At - time.Duration(float64(f.At)*f.Size) }
 
 // revive starts a node that nothing keeps down. A disk that cannot be written
 // may keep it from starting; then it is tried again.
@@ -243,6 +293,9 @@ func (w *world) strikeDisk(f Fault, m *machine) func() {
 		m.shaky = true
 		d.FailSync(1+int(f.Seed%3), errDisk)
 		return nil
+	case Rot:
+		w.rot(f, m)
+		return nil
 	case FullDisk:
 		const vast = 1 << 40
 		d.SetCapacity(vast)
@@ -254,4 +307,51 @@ func (w *world) strikeDisk(f Fault, m *machine) func() {
 		d.slow.Add(slow)
 		return func() { d.slow.Add(-min(slow, d.slow.Load())) }
 	}
+}
+
+// rot flips a bit on the disk: in the pages or the journal of the trees, or in a
+// record that another node holds in the same form. What nobody else has would be
+// lost, and a node's own facts are not looked after by others.
+func (w *world) rot(f Fault, m *machine) {
+	prefix, bit := []string{"t", "d", "r", "r"}[f.Seed%4], int(f.Seed>>16%(1<<16))
+	if prefix != "r" {
+		m.disk.Flip(prefix, int(f.Seed>>8%8), bit)
+		return
+	}
+	own := w.records(m)
+	for i := range own {
+		n := (i + int(f.Seed>>8%8)) % len(own)
+		for _, o := range w.machines {
+			if o != m && slices.Contains(w.records(o), own[n]) && m.disk.Flip(prefix, n, bit) {
+				w.history.lossy(m.name, loss{})
+				return
+			}
+		}
+	}
+}
+
+// digested is a key with the digest of its record.
+type digested struct {
+	key    kv.Key
+	digest uint64
+}
+
+// records lists what a node holds of its own, in the order of its disk, up to
+// what is damaged already.
+func (w *world) records(m *machine) []digested {
+	if m.process == nil {
+		return nil
+	}
+	var out []digested
+	for p := range uint16(partitions) {
+		before := len(out)
+		err := m.process.Store().ScanPartition(p, func(k kv.Key, r kv.Record) error {
+			out = append(out, digested{k, kv.Digest(k, kv.AppendRecord(nil, r))})
+			return nil
+		})
+		if err != nil {
+			return out[:before]
+		}
+	}
+	return out
 }

@@ -61,7 +61,11 @@ func (w *world) converge() {
 // agreed reports whether all owners of every key hold the same bytes, nobody
 // holds anything for another, and every node is in good standing.
 func (w *world) agreed() bool {
-	for k, held := range w.holdings() {
+	byKey, err := w.holdings()
+	if err != nil {
+		return false
+	}
+	for k, held := range byKey {
 		merged := mergeAll(held, nil)
 		want := kv.AppendRecord(nil, merged)
 		owners := w.ownersOf(k, int(merged.NMax))

@@ -43,8 +43,8 @@ type record struct {
 	floor   ids  // what it had to reflect
 	writeID kv.WriteID
 	acked   []string
-	unsound bool // a node that acknowledged it lost part of its disk since
-	lost    bool // all of them did
+	unsound bool // a node that acknowledged it lost part of its disk since, and does not know
+	lost    bool // all of them lost part of theirs
 }
 
 // applied reports whether the write may have been applied by now.
@@ -61,22 +61,24 @@ type history struct {
 	records []*record // by the ID of the operation
 	moments int
 	losses  map[string][]loss
-	unsure  bool // a disk was wiped or rolled back
+	ages    bool // values expire, and deletes are reaped
+	now     func() time.Duration
 }
 
 // loss is a moment at which a node's disk lost something.
 type loss struct {
 	at       int
 	unsynced bool // only what had not been synced
+	silent   bool // the node cannot have noticed
 }
 
-func newHistory(ops []Op) *history {
+func newHistory(p Plan, now func() time.Duration) *history {
 	last := -1
-	for _, o := range ops {
+	for _, o := range p.Ops {
 		last = max(last, o.ID)
 	}
-	h := &history{records: make([]*record, last+1), losses: make(map[string][]loss)}
-	for _, o := range ops {
+	h := &history{records: make([]*record, last+1), losses: make(map[string][]loss), ages: p.Ages, now: now}
+	for _, o := range p.Ops {
 		h.records[o.ID] = &record{Op: o, outcome: Pending}
 	}
 	return h
@@ -87,25 +89,20 @@ func (h *history) moment() int {
 	return h.moments
 }
 
-func (h *history) lossy(node string, unsynced bool) {
-	h.losses[node] = append(h.losses[node], loss{h.moment(), unsynced})
-	h.unsure = h.unsure || !unsynced
-}
-
-// keeps reports whether what node acknowledged of r is still on its disk.
-func (h *history) keeps(r *record, node string) bool {
-	return !slices.ContainsFunc(h.losses[node], func(l loss) bool { return l.at > r.begin && (!l.unsynced || r.Async) })
+func (h *history) lossy(node string, l loss) {
+	l.at = h.moment()
+	h.losses[node] = append(h.losses[node], l)
 }
 
 // judgeLosses sets what the losses so far mean for r.
 func (h *history) judgeLosses(r *record) {
-	kept := 0
-	for _, node := range r.acked {
-		if h.keeps(r, node) {
-			kept++
-		}
+	hit := func(node string, silent bool) bool {
+		return slices.ContainsFunc(h.losses[node], func(l loss) bool {
+			return l.at > r.begin && (!l.unsynced || r.Async) && (l.silent || !silent)
+		})
 	}
-	r.unsound, r.lost = kept < len(r.acked), kept == 0
+	r.unsound = slices.ContainsFunc(r.acked, func(node string) bool { return hit(node, true) })
+	r.lost = !slices.ContainsFunc(r.acked, func(node string) bool { return !hit(node, false) })
 }
 
 // holders are the nodes that an answer names: owners, and stand-ins, which are
@@ -149,17 +146,17 @@ func (h *history) mayReplace(r *record) ids {
 }
 
 // context returns what a token stands for that came with these values: exactly
-// the values and their histories, and if deletes may be beside them, perhaps
-// any delete.
+// the values and their histories, and perhaps any delete, if deletes may be
+// beside them, and whatever may be gone by now.
 func (h *history) context(key int, values ids, deleted bool) (must, may ids) {
 	must, may = slices.Clone(values), slices.Clone(values)
 	values.each(func(id int) {
 		must = must.union(h.records[id].must)
 		may = may.union(h.mayReplace(h.records[id]))
 	})
-	if deleted {
+	if deleted || h.ages {
 		h.writes(key, func(w *record) {
-			if w.Kind == Delete {
+			if deleted && w.Kind == Delete || h.gone(w) {
 				may = may.with(w.ID).union(h.mayReplace(w))
 			}
 		})
@@ -171,7 +168,7 @@ func (h *history) context(key int, values ids, deleted bool) (must, may ids) {
 // that shows the given values and perhaps a delete: something replaced it that
 // is there, or that was replaced in its turn.
 func (h *history) explained(w *record, values ids, deleted bool) bool {
-	if values.has(w.ID) || w.Kind == Delete && deleted {
+	if values.has(w.ID) || w.Kind == Delete && deleted || h.gone(w) {
 		return true
 	}
 	_, may := h.context(w.Key, values, deleted)

@@ -3,11 +3,14 @@ package sim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
 )
 
 // holding is one record on one node: its own, or a hint for target.
@@ -20,9 +23,18 @@ type holding struct {
 // judge runs the checks on a healed and quiet cluster.
 func (w *world) judge() {
 	w.violations = append(w.violations, w.history.checkReads()...)
-	byKey := w.holdings()
+	byKey, err := w.holdings()
+	w.must(err)
 	for k := range w.plan.Keys {
 		w.judgeKey(k, byKey[w.key(k)])
+	}
+	for _, m := range w.machines {
+		w.checkTrees(m)
+	}
+	for k := range w.plan.Keys { // time passes in these, and with it goes what expires
+		if merged := mergeAll(byKey[w.key(k)], nil); !merged.Absent() {
+			w.checkAnswer(k, w.ownersOf(w.key(k), int(merged.NMax)), merged)
+		}
 	}
 	w.countApart()
 }
@@ -42,29 +54,35 @@ func (w *world) countApart() {
 }
 
 // holdings scans all disks, past all that reads or repairs.
-func (w *world) holdings() map[kv.Key][]holding {
+func (w *world) holdings() (map[kv.Key][]holding, error) {
 	found := make(map[kv.Key][]holding)
+	var errs []error
 	for _, m := range w.machines {
 		store := m.process.Store()
+		note := func(err error) {
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			}
+		}
 		for p := range uint16(partitions) {
-			w.must(m, store.ScanPartition(p, func(k kv.Key, r kv.Record) error {
+			note(store.ScanPartition(p, func(k kv.Key, r kv.Record) error {
 				found[k] = append(found[k], holding{m: m, record: r})
 				return nil
 			}))
 		}
 		for _, o := range w.machines {
-			w.must(m, store.ScanHints(o.id, func(s kv.Slot, r kv.Record) error {
+			note(store.ScanHints(o.id, func(s kv.Slot, r kv.Record) error {
 				found[s.Key] = append(found[s.Key], holding{m: m, target: o.id, record: r})
 				return nil
 			}))
 		}
 	}
-	return found
+	return found, errors.Join(errs...)
 }
 
-func (w *world) must(m *machine, err error) {
+func (w *world) must(err error) {
 	if err != nil {
-		w.violatef("disk", "%s: %v", m.name, err)
+		w.violatef("disk", "%v", err)
 	}
 }
 
@@ -85,7 +103,25 @@ func (w *world) judgeKey(k int, held []holding) {
 	}
 	owners := w.ownersOf(w.key(k), int(merged.NMax))
 	w.checkAgreement(k, owners, merged)
-	w.checkAnswer(k, owners, live)
+}
+
+// checkTrees checks that the hash trees of a node are those of its records.
+func (w *world) checkTrees(m *machine) {
+	store := m.process.Store()
+	for p := range uint16(partitions) {
+		want := make(map[uint8]merkle.Tree)
+		w.must(store.ScanPartition(p, func(k kv.Key, r kv.Record) error {
+			t := want[r.NMax]
+			t.Apply(merkle.Delta{Leaf: k.Leaf(), Sum: kv.Digest(k, kv.AppendRecord(nil, r)), Count: 1})
+			want[r.NMax] = t
+			return nil
+		}))
+		for n := range uint8(kv.MaxN + 1) {
+			if store.Tree(p, n) != want[n] {
+				w.violatef("trees", "%s: the tree of partition %d and n=%d is not that of its records", m.name, p, n)
+			}
+		}
+	}
 }
 
 // attempted notes the dots that a record remembers of each write.
@@ -172,16 +208,17 @@ func (w *world) checkAgreement(k int, owners []*machine, merged kv.Record) {
 	want := kv.AppendRecord(nil, merged)
 	for _, m := range owners {
 		own, _, err := m.process.Replica().Holds(w.key(k))
-		w.must(m, err)
+		w.must(err)
 		if !bytes.Equal(kv.AppendRecord(nil, own), want) {
-			w.violatef("convergence", "k%d: a healed cluster was left alone, and %s holds %v, all together %v", k, m.name, own, merged)
+			held := kv.AppendRecord(nil, own)
+			w.violatef("convergence", "k%d: a healed cluster was left alone, and %s holds %x, all together %x", k, m.name, held, want)
 		}
 	}
 }
 
 // checkAnswer reads from all owners, through a node that the seed draws, and
 // from one owner each.
-func (w *world) checkAnswer(k int, owners []*machine, live ids) {
+func (w *world) checkAnswer(k int, owners []*machine, live kv.Record) {
 	n := len(owners)
 	asked := w.machines[mix(w.plan.Seed, saltExchange)%uint64(len(w.machines))]
 	w.checkGet(k, asked, n, n, live)
@@ -190,10 +227,11 @@ func (w *world) checkAnswer(k int, owners []*machine, live ids) {
 	}
 }
 
-func (w *world) checkGet(k int, m *machine, n, r int, live ids) {
+func (w *world) checkGet(k int, m *machine, n, r int, live kv.Record) {
 	var got coordinator.Got
 	var err error
 	done := false
+	before := w.visible(k, live)
 	w.requests.Go(func() {
 		got, err = m.process.Coordinator().Get(context.Background(), coordinator.Get{
 			Key: w.key(k), Options: coordinator.Options{N: n, R: coordinator.Exactly(r)},
@@ -211,13 +249,19 @@ func (w *world) checkGet(k int, m *machine, n, r int, live ids) {
 			shown = shown.with(id)
 		}
 	}
-	var want ids
-	live.each(func(id int) {
-		if w.history.records[id].Kind == Write {
-			want = want.with(id)
-		}
-	})
-	if !slices.Equal(shown.list(), want.list()) {
-		w.violatef("convergence", "k%d: r=%d of %d through %s shows %v, the replicas hold %v", k, r, n, m.name, shown.list(), want.list())
+	if after := w.visible(k, live); !slices.Equal(shown.list(), before.list()) && !slices.Equal(shown.list(), after.list()) {
+		w.violatef("convergence", "k%d: r=%d of %d through %s shows %v, the replicas hold %v", k, r, n, m.name, shown.list(), after.list())
 	}
+}
+
+// visible are the writes whose values r shows at the moment.
+func (w *world) visible(k int, r kv.Record) ids {
+	var out ids
+	values, _ := r.Visible(time.Now())
+	for _, v := range values {
+		if id, ok := w.wrote(k, v.Value); ok {
+			out = out.with(id)
+		}
+	}
+	return out
 }

@@ -125,20 +125,21 @@ func (m *machine) start() error {
 // believesAlive stands for what gossip would say: right, after a while.
 func (m *machine) believesAlive(id kv.NodeID) bool { return m.w.net.up(id) && !m.w.net.deaf(m.id, id) }
 
-// crash ends the process at this very moment. Of what was not synced loss says
-// what the disk forgets; reset says whether others are told by the operating
+// crash ends the process at this very moment. Of what was not synced forgets
+// says what the disk forgets; reset says whether others are told by the operating
 // system. The goroutines of the process end by themselves, out of reach of disk
 // and network.
-func (m *machine) crash(loss memory.Loss, reset bool) {
+func (m *machine) crash(forgets memory.Loss, reset bool) {
 	if m.shaky {
-		m.w.history.lossy(m.name, true)
+		m.w.history.lossy(m.name, loss{unsynced: true})
 	}
-	m.disk.Crash(loss)
+	m.disk.Crash(forgets)
 	p := m.process
 	if p == nil {
 		return
 	}
 	m.process = nil
+	m.w.reaped += p.Reaping().Reaped
 	p.endpoint.kill(reset)
 	m.w.abandon(p)
 	m.w.zombies.Go(func() { _ = p.Close() }) // its disk is gone, as it will say
@@ -152,7 +153,7 @@ func (m *machine) standing() bool {
 		return false
 	}
 	s := m.process.Standing().Stats()
-	return s.Registered && s.Fallen == 0 && !s.Pending
+	return s.Registered && s.Fallen == 0 && s.Doubted == 0 && !s.Pending
 }
 
 // failed reports whether the process refuses writes because its disk erred.

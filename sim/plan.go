@@ -20,15 +20,19 @@ type Plan struct {
 	Length time.Duration // over which operations and faults are spread
 	// Repairs say when the nodes repair, and what they reap.
 	Repairs node.RepairOptions
-	Ops     []Op
-	Faults  []Fault
+	// Ages says that values expire and that deletes are reaped while the plan is
+	// carried out. It takes long, and no clock is wrong in it: when something is
+	// gone depends on clocks.
+	Ages   bool
+	Ops    []Op
+	Faults []Fault
 }
 
 // Config narrows what is drawn. In the zero Config the seed decides it all.
 type Config struct {
 	Nodes     int           // 0: 3 to 5
-	Ops       int           // 0: 5 to 30
-	Length    time.Duration // 0: 100 ms to 10 s
+	Ops       int           // 0: 5 to 30, in plans that age three times as many
+	Length    time.Duration // 0: 100 ms to 6.4 s, in plans that age 50 s to 2 min; else none ages
 	Faults    []FaultKind   // the kinds that may occur; nil: some of all kinds
 	Workloads []Workload    // what clients do; nil: some of all
 }
@@ -73,6 +77,16 @@ func Draw(seed uint64, cfg Config) Plan {
 	ops := 5 + rng.IntN(26)
 	habits := chosen(rng, Workloads(), cfg.Workloads)
 	faults := chosen(rng, FaultKinds(), cfg.Faults)
+	if faults[Rot] = faults[Rot] && (cfg.Faults != nil || rng.IntN(2) == 0); faults[Rot] {
+		// Of what rots another owner has it; no other disk forgets that one.
+		faults[PowerCut], faults[Blackout], faults[Wipe], faults[Rollback], faults[SyncError] = false, false, false, false, false
+	}
+	ages := generator(seed, saltAges)
+	if p.Ages = ages.IntN(6) == 0 && cfg.Length == 0; p.Ages {
+		p = p.age(ages)
+		ops *= 3
+		habits[Deletes], faults[ClockJump], faults[ClockDrift] = true, false, false
+	}
 	override(&p.Nodes, cfg.Nodes)
 	override(&ops, cfg.Ops)
 	override(&p.Length, cfg.Length)
@@ -83,7 +97,13 @@ func Draw(seed uint64, cfg Config) Plan {
 	for i := range ops {
 		p.Ops = append(p.Ops, d.op(i))
 	}
+	if p.Ages {
+		p.season(ages)
+	}
 	p.Faults = drawFaults(rng, p, faults)
+	if slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind == Rot }) {
+		p.Repairs.Scrub = 5 * time.Second
+	}
 	return p
 }
 
@@ -158,6 +178,7 @@ type Op struct {
 	WriteID   bool
 	Retry     bool // on another node, under the same write id, while not acknowledged
 	Large     bool
+	TTL       time.Duration // of the value; 0: it stays
 	Timeout   time.Duration
 }
 
@@ -185,6 +206,9 @@ func (o Op) String() string {
 		if flag.on {
 			words = append(words, flag.word)
 		}
+	}
+	if o.TTL > 0 {
+		words = append(words, "ttl="+o.TTL.String())
 	}
 	return strings.Join(append(words, "timeout="+o.Timeout.String()), " ")
 }

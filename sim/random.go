@@ -23,6 +23,8 @@ const (
 	saltReset
 	saltDisk
 	saltExchange
+	saltAim
+	saltAges
 )
 
 // mix returns 64 bits that depend on all parts (splitmix64, Steele and others

@@ -17,13 +17,18 @@ type Report struct {
 	// FalseSiblings counts values that showed for a while after one of their
 	// attempts had been replaced; they are no broken promise.
 	FalseSiblings int
-	Operations    []string // each with its outcome
+	// Reaped counts records that were reaped, or their clocks folded, before all
+	// was healed; Converged is what the replicas took to be the same after that.
+	Reaped     uint64
+	Converged  time.Duration
+	Operations []string // each with its outcome
 }
 
 func (w *world) report() Report {
 	r := Report{
 		Plan: w.plan, Trace: w.gate.trace.Sum64(), Events: w.gate.released, Virtual: w.gate.now(),
 		Outcomes: make(map[Outcome]int), Violations: w.violations, FalseSiblings: w.falseSiblings,
+		Reaped: w.early, Converged: w.converged,
 	}
 	for _, rec := range w.history.records {
 		if rec == nil {
@@ -91,6 +96,8 @@ type totals struct {
 	runs     int
 	virtual  time.Duration
 	events   int
+	reaped   uint64
+	slowest  time.Duration // to converge
 	outcomes map[Outcome]int
 	faults   map[FaultKind]int
 }
@@ -102,6 +109,8 @@ func (s *totals) add(r Report) {
 	s.runs++
 	s.virtual += r.Virtual
 	s.events += r.Events
+	s.reaped += r.Reaped
+	s.slowest = max(s.slowest, r.Converged)
 	for o, n := range r.Outcomes {
 		s.outcomes[o] += n
 	}
@@ -121,7 +130,8 @@ func (s *totals) String() string {
 			count += n
 		}
 	}
-	return fmt.Sprintf("%d seeds, %v simulated, %d events, %d operations (%d ok, %d failed, %d unknown), %d faults (%s)",
+	return fmt.Sprintf("%d seeds, %v simulated, %d events, %d operations (%d ok, %d failed, %d unknown), %d faults (%s), "+
+		"%d records reaped meanwhile, converged in %v at most",
 		s.runs, s.virtual.Round(time.Second), s.events, ops, s.outcomes[OK], s.outcomes[Failed], s.outcomes[Unknown],
-		count, strings.Join(kinds, ", "))
+		count, strings.Join(kinds, ", "), s.reaped, s.slowest)
 }

@@ -39,6 +39,8 @@ type world struct {
 	heals    []*healing
 
 	converged time.Duration // what the healed replicas took to be the same
+	reaped    uint64        // records that ended processes changed in rounds of reaping
+	early     uint64        // those that were reaped before all was healed
 }
 
 // healing is the end of one fault. It comes once.
@@ -82,7 +84,7 @@ func ExecuteLogged(t *testing.T, p Plan, log io.Writer) Report {
 
 func newWorld(p Plan) *world {
 	g := newGate()
-	w := &world{plan: p, gate: g, net: newNetwork(g, p.Seed), history: newHistory(p.Ops), sightings: newSightings()}
+	w := &world{plan: p, gate: g, net: newNetwork(g, p.Seed), history: newHistory(p, g.now), sightings: newSightings()}
 	w.view = viewOf(p.Nodes)
 	for i := range p.Nodes {
 		w.machines = append(w.machines, newMachine(w, i))
@@ -140,17 +142,29 @@ func (w *world) run() Report {
 	end := false
 	w.gate.schedule(w.zero+w.plan.Length, "end of the plan", func() { end = true })
 	w.gate.run(func() bool { return end && w.busy == 0 })
+	w.early = w.reapedSoFar()
 	w.heal()
 	w.judge()
 	w.stop()
 	return w.report()
 }
 
+// reapedSoFar counts the records that nodes changed in rounds that they drove.
+func (w *world) reapedSoFar() uint64 {
+	sum := w.reaped
+	for _, m := range w.machines {
+		if m.process != nil {
+			sum += m.process.Reaping().Reaped
+		}
+	}
+	return sum
+}
+
 // plot schedules a fault and its end.
 func (w *world) plot(f Fault) {
 	if f.Kind == Rollback {
 		m := w.machines[f.Node]
-		w.gate.schedule(w.zero+time.Duration(float64(f.At)*f.Size), "backup of "+m.name, func() { m.backup = m.disk.Clone() })
+		w.gate.schedule(w.zero+f.At-f.age(), "backup of "+m.name, func() { m.backup = m.disk.Clone() })
 	}
 	w.gate.schedule(w.zero+f.At, f.String(), func() {
 		h := &healing{heal: w.strike(f)}

@@ -75,37 +75,37 @@ type verdict struct{ checkers, seeds string }
 
 // hunt builds the simulation with the bug and runs it.
 func hunt(s settings, b planted) (verdict, error) {
-	source, err := os.ReadFile(b.file)
+	edited, err := b.apply(".")
 	if err != nil {
 		return verdict{}, err
-	}
-	if n := strings.Count(string(source), b.old); n != 1 {
-		return verdict{}, fmt.Errorf("the edit of %s applies %d times, not once: bring it up to date", b.file, n)
 	}
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return verdict{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	edited := strings.Replace(string(source), b.old, b.new, 1)
-	overlay, err := writeOverlay(dir, b.file, []byte(edited))
+	overlay, err := writeOverlay(dir, edited)
 	if err != nil {
 		return verdict{}, err
 	}
 	return simulate(s, dir, overlay)
 }
 
-// writeOverlay writes the file that tells the compiler to read edited instead.
-func writeOverlay(dir, file string, edited []byte) (string, error) {
-	original, err := filepath.Abs(file)
-	if err != nil {
-		return "", err
+// writeOverlay writes the file that tells the compiler to read the edited files
+// instead of those of the same paths.
+func writeOverlay(dir string, edited map[string][]byte) (string, error) {
+	replace := make(map[string]string)
+	for file, source := range edited {
+		original, err := filepath.Abs(file)
+		if err != nil {
+			return "", err
+		}
+		replace[original] = filepath.Join(dir, fmt.Sprintf("edited%d.go", len(replace)))
+		if err := os.WriteFile(replace[original], source, 0o600); err != nil {
+			return "", err
+		}
 	}
-	copied := filepath.Join(dir, "edited.go")
-	if err := os.WriteFile(copied, edited, 0o600); err != nil {
-		return "", err
-	}
-	b, err := json.Marshal(map[string]any{"Replace": map[string]string{original: copied}})
+	b, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return "", err
 	}

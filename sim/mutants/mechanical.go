@@ -76,7 +76,7 @@ func judge(s settings, m mutant) (verdict, error) {
 		return verdict{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	overlay, err := writeOverlay(dir, m.file, m.source)
+	overlay, err := writeOverlay(dir, map[string][]byte{m.file: m.source})
 	if err != nil {
 		return verdict{}, err
 	}

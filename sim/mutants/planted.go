@@ -1,5 +1,12 @@
 package main
 
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
 // planted is a bug as a small edit of the production code. The edit is made in
 // an overlay at build time: nothing in the code knows of it.
 type planted struct {
@@ -8,11 +15,38 @@ type planted struct {
 	file   string // from the root of the module
 	old    string // occurs exactly once
 	new    string
+	and    []edit // that it takes to make the mistake
+}
+
+// edit is one more change, of the same file or another.
+type edit struct{ file, old, new string }
+
+// apply returns the files that the bug changes, by path, as edited. root is that
+// of the module.
+func (p planted) apply(root string) (map[string][]byte, error) {
+	edited := make(map[string][]byte)
+	for _, e := range append([]edit{{p.file, p.old, p.new}}, p.and...) {
+		source, changed := edited[e.file]
+		if !changed {
+			var err error
+			if source, err = os.ReadFile(filepath.Join(root, e.file)); err != nil {
+				return nil, err
+			}
+		}
+		if n := bytes.Count(source, []byte(e.old)); n != 1 {
+			return nil, fmt.Errorf("the edit of %s applies %d times, not once: bring it up to date", e.file, n)
+		}
+		edited[e.file] = bytes.Replace(source, []byte(e.old), []byte(e.new), 1)
+	}
+	return edited, nil
 }
 
 // bugs are mistakes that other systems made, or that the models of the design
 // were asked about.
-func bugs() []planted {
+func bugs() []planted { return append(requests(), repairs()...) }
+
+// requests are bugs in how requests are served.
+func requests() []planted {
 	return []planted{
 		{
 			name: "last write wins in the merge", breaks: "two writes that had not seen each other both stay",
