@@ -155,6 +155,10 @@ func (c *Core) Repair(ctx context.Context, sel antientropy.Selection, progress f
 	return c.repairs.exchanger.Repair(ctx, sel, progress)
 }
 
+// TakesPart reports whether the node takes records: it does once enough members
+// know of its start.
+func (c *Core) TakesPart() bool { return c.admission.Registered() }
+
 // Standing knows the lives of the node, and whether it is in good standing.
 func (c *Core) Standing() *standing.Ledger { return c.ledger }
 

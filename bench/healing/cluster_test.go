@@ -134,7 +134,7 @@ func (c *cluster) start(i int) time.Duration {
 		})
 		return m.tcp, err
 	}))
-	for !m.Standing().Registered() && time.Since(begun) < time.Minute && c.up() {
+	for !m.TakesPart() && time.Since(begun) < time.Minute && c.up() {
 		<-time.After(time.Millisecond)
 	}
 	return time.Since(begun)

@@ -87,11 +87,8 @@ func (c *cluster) empty(t *testing.T) {
 
 // whole reports whether node 0 has merged everything from everybody.
 func (c *cluster) whole() bool {
-	l := c.nodes[0].Standing()
-	if !l.Registered() || l.Stats().Falls == 0 {
-		return false
-	}
-	return l.Stats().Fallen == 0
+	st := c.nodes[0].Standing().Stats()
+	return c.nodes[0].TakesPart() && st.Falls > 0 && st.Fallen == 0
 }
 
 func (c *cluster) count(i int) (n uint64) {
