@@ -32,6 +32,9 @@ type World struct {
 	// concurrent use.
 	Now    func() time.Time
 	Random func() uint64
+	// Strained reports, at once, whether the machine does not keep up, so that
+	// repairs should give way to requests. Nil: never.
+	Strained func() bool
 	// OSBoot names this boot of the operating system; empty: unknown.
 	OSBoot string
 	Log    *zap.Logger
@@ -122,7 +125,9 @@ func (c *Core) Connect(alive func(kv.NodeID) bool, dial func(transport.Handler) 
 		return err
 	}
 	known := cluster{c.views, alive}
-	c.client = peer.NewClient(peer.Config{Self: c.id, Local: c.replica, Merger: c.replica, Views: known, Transport: c.transport})
+	c.client = peer.NewClient(peer.Config{
+		Self: c.id, Local: c.replica, Merger: c.replica, Views: known, Transport: c.transport, Pressed: c.pressed,
+	})
 	c.makeRepairs()
 	c.coordinator = coordinator.New(coordinator.Config{
 		Self: c.id, Cluster: known, Replicas: c.client, Local: c.replica, Repairs: &c.repairs,

@@ -48,6 +48,7 @@ type Node struct {
 	tcp      *transport.TCP
 	api      *api.Server
 	registry *prometheus.Registry
+	strain   strain
 	keyring  atomic.Pointer[vclock.Keyring]
 	wasEmpty bool // no record was in the data directory when the node ended
 
@@ -165,7 +166,8 @@ func (n *Node) openStore() (err error) {
 	if err != nil {
 		return err
 	}
-	world := World{Engine: engine, Binder: binder{n.dir}, Now: time.Now, Random: random, OSBoot: osBoot(), Log: n.log}
+	world := World{Engine: engine, Binder: binder{n.dir}, Now: time.Now, Random: random, OSBoot: osBoot(), Strained: n.strain.high, Log: n.log}
+	n.serving.Go(func() { n.strain.run(n.running) })
 	identity := n.dir.Identity()
 	n.Core, err = OpenCore(identity.Node, world, Options{
 		Storage:  storage.Options{Free: n.dir.Free, LowWater: low, HighWater: high},

@@ -134,8 +134,11 @@ func (c *Core) putAway(ctx context.Context, beyond uint64) (starts uint64, err e
 	return c.store.Starts(), nil
 }
 
-// pressed reports whether clients keep the store busy: repairs give way.
-func (c *Core) pressed() bool { return c.store.Stats().QueueLen > pressure }
+// pressed reports whether clients keep the store, or the machine, busy: repairs
+// give way.
+func (c *Core) pressed() bool {
+	return c.store.Stats().QueueLen > pressure || c.world.Strained != nil && c.world.Strained()
+}
 
 // pressure is how many updates wait in the queue of a busy store.
 const pressure = 256

@@ -72,24 +72,28 @@ type Client struct {
 	buffers   sync.Pool // of *[]byte, for requests
 	forwards  atomic.Uint64
 	nudges    chan struct{} // those under way that make this node pull
+	pressed   func() bool
 }
 
 var _ coordinator.Replicas = (*Client)(nil)
 
-// Config says what a [Client] works with. All fields are needed.
+// Config says what a [Client] works with. All fields are needed, save Pressed.
 type Config struct {
 	Self      kv.NodeID
 	Local     Replica
 	Merger    Merger
 	Views     Views
 	Transport transport.Transport
+	// Pressed reports whether the node is so busy with requests that others
+	// should leave it alone for a moment after each nudge. Nil: never.
+	Pressed func() bool
 }
 
 // NewClient returns the client of a node.
 func NewClient(cfg Config) *Client {
 	c := &Client{
 		self: cfg.Self, local: cfg.Local, merger: cfg.Merger, views: cfg.Views, transport: cfg.Transport,
-		nudges: make(chan struct{}, nudgesAtOnce),
+		nudges: make(chan struct{}, nudgesAtOnce), pressed: cfg.Pressed,
 	}
 	c.buffers.New = func() any { return new([]byte) }
 	return c

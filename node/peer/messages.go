@@ -120,8 +120,12 @@ func (n numbers) Append(dst []byte) []byte {
 }
 
 func readNumbers(rd *wire.Reader, most int) numbers {
-	var list numbers
-	for range rd.Count(leastNumber, most) {
+	count := rd.Count(leastNumber, most)
+	if count == 0 {
+		return nil
+	}
+	list := make(numbers, 0, count)
+	for range count {
 		n := ReapNumber{Partition: rd.Uint16(), Number: rd.Uvarint()}
 		if last := len(list) - 1; last >= 0 && n.Partition <= list[last].Partition {
 			rd.Fail(wire.ErrBadValue)

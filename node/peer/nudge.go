@@ -70,6 +70,9 @@ func (c *Client) Nudged(ctx context.Context, caller kv.NodeID, req NudgeRequest)
 		return NudgeReply{}, err
 	}
 	reply := NudgeReply{Held: held, Room: min(c.merger.Room(), maxKeys)}
+	if c.pressed != nil && c.pressed() {
+		reply.Room = 0
+	}
 	if reply.Room == 0 {
 		reply.Pause = nudgePause
 	}
