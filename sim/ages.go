@@ -30,6 +30,16 @@ func (p Plan) age(rng *rand.Rand) Plan {
 	return p
 }
 
+// slowness are faults that stretch the rounds of reaping, so that writes come
+// between their steps, and messages from before them come after.
+func (p Plan) slowness(rng *rand.Rand) []Fault {
+	var faults []Fault
+	for at := time.Duration(0); at < p.Length; at += idMemory + p.Repairs.Reap.After {
+		faults = append(faults, Fault{At: at, For: longestFault, Kind: SlowNet, Size: rng.Float64()})
+	}
+	return faults
+}
+
 // season moves most operations to the moments at which what was done a while
 // before is reaped, and has values expire.
 func (p Plan) season(rng *rand.Rand) {

@@ -47,11 +47,17 @@ func (h *history) checkValues(key int, values ids, where string) []Violation {
 	return out
 }
 
-// checkSession judges a read that was given a floor.
+// checkSession judges a read that was given a floor. What was reaped is missing
+// from all owners as is what all who held it lost: where things are reaped, no
+// promise is made for the latter.
 func (h *history) checkSession(r *record) []Violation {
 	var out []Violation
 	r.floor.each(func(id int) {
-		if v, bad := h.reflects(r, h.records[id], "session"); bad {
+		w := h.records[id]
+		if h.judgeLosses(w); h.ages && len(h.losses) > 0 && (w.lost || w.unsound) {
+			return
+		}
+		if v, bad := h.reflects(r, w, "session"); bad {
 			out = append(out, v)
 		}
 	})

@@ -104,18 +104,48 @@ func aimed(p Plan, kinds map[FaultKind]bool, longest time.Duration) []Fault {
 			losses = append(losses, k)
 		}
 	}
-	if len(losses) == 0 || p.Nodes < 3 || rng.IntN(3) > 0 {
+	if len(losses) == 0 || p.Nodes < 3 || rng.IntN(2) > 0 {
 		return nil
 	}
-	span := min(longest, p.Length/3)
-	at := span + time.Duration(rng.Int64N(int64(p.Length-2*span)))
-	victim := rng.IntN(p.Nodes)
-	behind, away := (victim+1)%p.Nodes, (victim+2)%p.Nodes // the next one is the victim's witness
-	return []Fault{
-		{At: at - span, For: span, Kind: Isolate, Node: behind, Other: victim, Size: rng.Float64(), Seed: rng.Uint64()},
-		{At: at, For: span, Kind: Isolate, Node: away, Other: victim, Size: rng.Float64(), Seed: rng.Uint64()},
-		{At: at, For: span / 8, Kind: losses[rng.IntN(len(losses))], Node: victim, Other: away, Size: rng.Float64(), Seed: rng.Uint64()},
+	w, r, ok := pair(rng, p.Ops)
+	if !ok {
+		return nil
 	}
+	at := w.At + (r.At-w.At)/2
+	victim, behind, away := cast(rng, p, w.Key)
+	fault := func(at, span time.Duration, kind FaultKind, node int) Fault {
+		at = max(at, 0)
+		return Fault{At: at, For: min(span, longest), Kind: kind, Node: node, Other: away, Size: rng.Float64(), Seed: rng.Uint64()}
+	}
+	return []Fault{
+		fault(w.At-10*time.Millisecond, at-w.At+10*time.Millisecond, Isolate, behind),
+		fault(at, r.At-at+time.Second, Isolate, away),
+		fault(at, time.Duration(rng.Int64N(int64(r.At-at))), losses[rng.IntN(len(losses))], victim),
+	}
+}
+
+// pair draws a write and a read of its key that comes a while later.
+func pair(rng *rand.Rand, ops []Op) (w, r Op, ok bool) {
+	for range 20 {
+		w, r = ops[rng.IntN(len(ops))], ops[rng.IntN(len(ops))]
+		if w.Kind != Read && r.Kind == Read && w.Key == r.Key && r.At > w.At+50*time.Millisecond {
+			return w, r, true
+		}
+	}
+	return w, r, false
+}
+
+// cast draws three owners of a key, or in a small cluster three nodes of which
+// the second is the witness of the first: with it alone that one can start.
+func cast(rng *rand.Rand, p Plan, key int) (victim, behind, away int) {
+	if p.Nodes == 3 {
+		victim = rng.IntN(3)
+		return victim, (victim + 1) % 3, (victim + 2) % 3
+	}
+	layout := viewOf(p.Nodes).Active()[0]
+	owners := slices.Clone(layout.Owners(layout.Partition(keyOf(key).Hash()))[:3])
+	rng.Shuffle(3, func(i, j int) { owners[i], owners[j] = owners[j], owners[i] })
+	return int(owners[0]) - 1, int(owners[1]) - 1, int(owners[2]) - 1
 }
 
 // strike makes the fault happen and returns what ends it, nil if it ends by

@@ -101,6 +101,10 @@ func Draw(seed uint64, cfg Config) Plan {
 		p.season(ages)
 	}
 	p.Faults = drawFaults(rng, p, faults)
+	if p.Ages && faults[SlowNet] {
+		p.Faults = append(p.Faults, p.slowness(ages)...)
+		slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
+	}
 	if slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind == Rot }) {
 		p.Repairs.Scrub = 5 * time.Second
 	}

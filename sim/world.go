@@ -120,7 +120,9 @@ func viewOf(nodes int) ring.View {
 	return view
 }
 
-func (w *world) key(k int) kv.Key { return kv.Key{Bucket: "b", Name: "k" + strconv.Itoa(k)} }
+func (w *world) key(k int) kv.Key { return keyOf(k) }
+
+func keyOf(k int) kv.Key { return kv.Key{Bucket: "b", Name: "k" + strconv.Itoa(k)} }
 
 func (w *world) run() Report {
 	for _, m := range w.machines {

@@ -106,5 +106,36 @@ func repairs() []planted {
 			old:  "		if number >= req.Number {",
 			new:  "		if number > req.Number {",
 		},
+		{
+			name: "an expired value shown", breaks: "what has expired is not shown",
+			file: "kv/record.go",
+			old:  "		case v.Value.Expires != 0 && v.Value.Expires <= now.UnixMilli():",
+			new:  "		case v.Value.Expires < 0:",
+		},
+		{
+			name: "numbers not asked for after a wipe", breaks: "an emptied disk refuses what was read before a round",
+			file: "node/admission.go",
+			old:  "		if numbers[p] <= a.core.replica.Number(p) {",
+			new:  "		if numbers[p] > 0 {",
+		},
+		{
+			name: "a damaged record passes for none", breaks: "what cannot be read is not absent",
+			file: "node/replica/replica.go",
+			old:  "	r.notice(slot, err)\n	return rec, err",
+			new:  "	if errors.Is(err, storage.ErrCorrupt) {\n		return kv.Record{}, nil\n	}\n	return rec, err",
+			and:  []edit{{"node/replica/replica.go", "	return err == nil\n}\n\n// Value returns", "	return true\n}\n\n// Value returns"}},
+		},
+		{
+			name: "a damaged record stays", breaks: "what rots is mended from other owners",
+			file: "node/replica/merge.go",
+			old:  "		Mend: r.standing.Doubted(slot.Partition, p.Key.Leaf()),",
+			new:  "		Mend: false,",
+		},
+		{
+			name: "a leaf in order doubted for ever", breaks: "a leaf counts again once it was merged from all owners",
+			file: "antientropy/scrub.go",
+			old:  "	case err == nil && x.Doubts.Doubted(id.partition, id.leaf):",
+			new:  "	case err == nil && false:",
+		},
 	}
 }
