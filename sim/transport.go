@@ -58,7 +58,7 @@ type exchange struct {
 	budget time.Duration
 	reach  bool // asks for a connection only
 
-	result chan reply // has room for the one reply
+	done func(reply) // called once, by the gate
 
 	// Of the gate's goroutine:
 	id       uint64
@@ -74,45 +74,80 @@ type reply struct {
 
 // Call implements [transport.Transport].
 func (e *endpoint) Call(ctx context.Context, to kv.NodeID, m transport.Method, body []byte) ([]byte, error) {
-	if len(body) > transport.DefaultMaxBody {
-		return nil, &transport.CallError{Peer: to, Err: fmt.Errorf("%w: %d bytes", transport.ErrTooLarge, len(body))}
+	x := &exchange{to: to, method: m, body: bytes.Clone(body)}
+	return x.wait(ctx, e)
+}
+
+// Go implements [transport.Transport].
+func (e *endpoint) Go(ctx context.Context, to kv.NodeID, m transport.Method, body []byte, done func(reply []byte, err error)) {
+	x := &exchange{to: to, method: m, body: bytes.Clone(body)}
+	var expire func() bool
+	x.done = func(r reply) {
+		expire()
+		done(r.body, r.err)
 	}
-	return e.exchange(ctx, &exchange{to: to, method: m, body: bytes.Clone(body)})
+	if err := x.prepare(ctx, e); err != nil {
+		done(nil, err)
+		return
+	}
+	expire = context.AfterFunc(ctx, x.expire)
+	x.post()
 }
 
 // Reachable implements [transport.Transport].
 func (e *endpoint) Reachable(ctx context.Context, to kv.NodeID) error {
-	_, err := e.exchange(ctx, &exchange{to: to, reach: true})
+	x := &exchange{to: to, reach: true}
+	_, err := x.wait(ctx, e)
 	if call, ok := errors.AsType[*transport.CallError](err); ok {
 		call.MayHaveRun = false
 	}
 	return err
 }
 
-func (e *endpoint) exchange(ctx context.Context, x *exchange) ([]byte, error) {
-	deadline, ok := ctx.Deadline()
-	switch {
-	case !ok:
-		return nil, &transport.CallError{Peer: x.to, Err: transport.ErrNoDeadline}
-	case ctx.Err() != nil:
-		return nil, &transport.CallError{Peer: x.to, Err: ctx.Err()}
-	case e.dead.Load():
-		return nil, &transport.CallError{Peer: x.to, Err: transport.ErrClosed}
+// wait makes the exchange and waits for its end.
+func (x *exchange) wait(ctx context.Context, from *endpoint) ([]byte, error) {
+	result := make(chan reply, 1)
+	x.done = func(r reply) { result <- r }
+	if err := x.prepare(ctx, from); err != nil {
+		return nil, err
 	}
-	x.net, x.from, x.ctx = e.net, e, ctx
-	x.budget = time.Until(deadline)
-	x.result = make(chan reply, 1)
-	x.name = x.describe(deadline.Sub(e.net.gate.begun))
-	e.net.gate.post(x.name, x.admit)
+	x.post()
 	select {
-	case r := <-x.result:
+	case r := <-result:
 		return r.body, r.err
 	case <-ctx.Done():
 	}
-	e.net.gate.post("give up "+x.name, x.giveUp)
-	r := <-x.result
+	x.expire()
+	r := <-result
 	return r.body, r.err
 }
+
+// prepare fills in what the exchange needs, or says why it cannot be made.
+func (x *exchange) prepare(ctx context.Context, from *endpoint) error {
+	deadline, ok := ctx.Deadline()
+	var err error
+	switch {
+	case !ok:
+		err = transport.ErrNoDeadline
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case from.dead.Load():
+		err = transport.ErrClosed
+	case len(x.body) > transport.DefaultMaxBody:
+		err = fmt.Errorf("%w: %d bytes", transport.ErrTooLarge, len(x.body))
+	default:
+		x.net, x.from, x.ctx = from.net, from, ctx
+		x.budget = time.Until(deadline)
+		x.name = x.describe(deadline.Sub(from.net.gate.begun))
+		return nil
+	}
+	return &transport.CallError{Peer: x.to, Err: err}
+}
+
+func (x *exchange) post() { x.net.gate.post(x.name, x.admit) }
+
+// expire gives the exchange up: its caller does not wait any more.
+func (x *exchange) expire() { x.net.gate.post("give up "+x.name, x.giveUp) }
 
 // describe names the exchange by all that tells it from others: operations start
 // at different moments, so that the deadline stands for the operation.
@@ -253,5 +288,5 @@ func (x *exchange) finish(r reply) {
 	}
 	x.finished = true
 	x.net.open = slices.DeleteFunc(x.net.open, func(y *exchange) bool { return y == x })
-	x.result <- r
+	x.done(r)
 }

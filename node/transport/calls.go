@@ -16,14 +16,20 @@ type call struct {
 	done   chan struct{} // has room for the one signal
 	answer frameKind     // 0: none, the link ended
 	body   []byte
+
+	behind *follower // of a call that nobody waits for, in place of done
 }
 
 var callPool = sync.Pool{New: func() any { return newCall() }}
 
 func newCall() *call { return &call{done: make(chan struct{}, 1)} }
 
-func (c *call) complete(answer frameKind, body []byte) {
+func (k *link) complete(c *call, answer frameKind, body []byte) {
 	c.answer, c.body = answer, body
+	if f := c.behind; f != nil {
+		f.done(k.result(c, f.lane, f.end.Load()))
+		return
+	}
 	c.done <- struct{}{}
 }
 
@@ -67,15 +73,13 @@ func (t *calls) take(id uint64) *call {
 	return c
 }
 
-// end completes all calls without an answer and lets no more in.
-func (t *calls) end() {
+// end lets no more calls in and returns those that have no answer.
+func (t *calls) end() map[uint64]*call {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	lost := t.open
 	t.open, t.ended = nil, true
-	t.mu.Unlock()
-	for _, c := range lost {
-		c.complete(0, nil)
-	}
+	return lost
 }
 
 // call sends a request to the accepter and waits for its answer. It fails with
@@ -157,7 +161,7 @@ func onAnswer(l *lane, f frame) error {
 		return nil
 	case kindReply, kindRefuse:
 		if c := l.link.calls.take(f.id); c != nil {
-			c.complete(f.kind, f.take())
+			l.link.complete(c, f.kind, f.take())
 		}
 		return nil
 	default:

@@ -103,7 +103,9 @@ func (k *link) own() error {
 		l.socket.abort()
 		k.count.connections.Add(-1)
 	}
-	k.calls.end()
+	for _, c := range k.calls.end() {
+		k.complete(c, 0, nil)
+	}
 	if damaged(cause) {
 		k.count.corrupt.Add(1)
 	}

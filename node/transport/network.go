@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,25 @@ func (e *endpoint) Call(ctx context.Context, to kv.NodeID, m Method, body []byte
 		return nil, refused(to, a.body)
 	}
 	return a.body, nil
+}
+
+// Go implements [Transport].
+func (e *endpoint) Go(ctx context.Context, to kv.NodeID, m Method, body []byte, done func(reply []byte, err error)) {
+	body = bytes.Clone(body)
+	if !e.start(func() { done(e.Call(ctx, to, m, body)) }) {
+		done(nil, notRun(to, ErrClosed))
+	}
+}
+
+// start runs f in a goroutine that Close waits for. It returns false if it is
+// too late for that.
+func (e *endpoint) start(f func()) bool {
+	e.net.mu.Lock()
+	defer e.net.mu.Unlock()
+	if !e.closed {
+		e.running.Go(f)
+	}
+	return !e.closed
 }
 
 // send puts a request into the inbox of its receiver, unless it is lost.

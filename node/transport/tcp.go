@@ -60,6 +60,7 @@ func NewTCP(opts Options) (*TCP, error) {
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.running.Go(t.accept)
 	t.running.Go(t.watch)
+	t.running.Go(t.sweep)
 	return t, nil
 }
 
@@ -80,7 +81,10 @@ func (t *TCP) Call(ctx context.Context, to kv.NodeID, m Method, body []byte) ([]
 	if err != nil {
 		return nil, err
 	}
-	var reply []byte
+	return t.callPeer(ctx, p, deadline, m, body)
+}
+
+func (t *TCP) callPeer(ctx context.Context, p *peer, deadline time.Time, m Method, body []byte) (reply []byte, err error) {
 	for range 2 { // a link that ended before it took the request is tried anew
 		var k *link
 		if k, err = p.connect(ctx, redial.veto); err != nil {
@@ -90,10 +94,15 @@ func (t *TCP) Call(ctx context.Context, to kv.NodeID, m Method, body []byte) ([]
 			break
 		}
 	}
+	t.refusedCall(err)
+	return reply, err
+}
+
+// refusedCall counts a call that found the queue full.
+func (t *TCP) refusedCall(err error) {
 	if errors.Is(err, ErrQueueFull) {
 		t.count.refused.Add(1)
 	}
-	return reply, err
 }
 
 // Reachable implements [Transport].

@@ -27,6 +27,12 @@ type Transport interface {
 	// Every error is a [*CallError]; [NotRun] tells the ones after which the call
 	// may be repeated elsewhere without a second thought.
 	Call(ctx context.Context, to kv.NodeID, m Method, body []byte) ([]byte, error)
+	// Go is Call for those who do not wait: it returns at once, and done is called
+	// once with what Call would have returned, within 50 ms of the end of ctx at
+	// the latest. done must return at once, as [Handler] must: it is called on the
+	// read loop of the connection that brought the answer, or on any other
+	// goroutine, also before Go returns. It costs no goroutine and no timer.
+	Go(ctx context.Context, to kv.NodeID, m Method, body []byte, done func(reply []byte, err error))
 	// Reachable returns nil if a connection that has passed its handshake stands,
 	// and tries to make one otherwise. A node that refused within the last 100 ms
 	// is answered for from memory. ctx must carry a deadline.

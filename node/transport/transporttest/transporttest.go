@@ -4,6 +4,7 @@ package transporttest
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -17,14 +18,32 @@ type Join func(id kv.NodeID, h transport.Handler) transport.Transport
 
 // Case is one demand of the suite.
 type Case struct {
-	Name string
-	run  func(trial)
+	Name   string
+	run    func(trial)
+	behind bool // calls are made with Go
 }
 
 // Run makes the demand of a network on which nobody has joined yet.
 func (c Case) Run(t *testing.T, join Join) {
 	t.Helper()
-	c.run(trial{t, join})
+	if !c.behind {
+		c.run(trial{t, join})
+		return
+	}
+	c.run(trial{t, func(id kv.NodeID, h transport.Handler) transport.Transport { return behind{join(id, h)} }})
+}
+
+// behind makes its calls with Go, so that of those the same is asked as of Call.
+type behind struct{ transport.Transport }
+
+func (b behind) Call(ctx context.Context, to kv.NodeID, m transport.Method, body []byte) ([]byte, error) {
+	done := make(chan result, 2) // a second answer must not go unnoticed
+	b.Go(ctx, to, m, body, func(reply []byte, err error) { done <- result{reply, err} })
+	r := <-done
+	if len(done) > 0 {
+		return nil, errors.New("a call was answered twice")
+	}
+	return r.reply, r.err
 }
 
 // trial is a run of one case.
@@ -34,31 +53,41 @@ type trial struct {
 	join Join
 }
 
-// Cases returns the suite, for those who cannot use subtests.
+// Cases returns the suite, for those who cannot use subtests: every demand is
+// made of Call, and of Go.
 func Cases() []Case {
+	all := demands()
+	for _, c := range demands() {
+		c.Name, c.behind = c.Name+", of calls that nobody waits for", true
+		all = append(all, c)
+	}
+	return all
+}
+
+func demands() []Case {
 	return []Case{
-		{"a call brings the reply and who asks", echo},
-		{"many calls at once are not mixed up", manyAtOnce},
-		{"bodies of every size arrive whole", sizes},
-		{"bodies over the limit are refused", overTheLimit},
-		{"nodes share no memory", noSharedMemory},
-		{"a call needs a deadline", needsDeadline},
-		{"a call whose context is over is not run", contextOver},
-		{"the deadline travels", deadlineTravels},
-		{"a call ends at its deadline", deadlineEnds},
-		{"a cancellation reaches the handler", cancellation},
-		{"the handler's context ends with the answer", contextEndsWithAnswer},
-		{"an unknown node", unknownNode},
-		{"a node that is not there", refused},
-		{"a node that comes back", comesBack},
-		{"a node that dies with the request", diesWithRequest},
-		{"the caller closes", callerCloses},
-		{"a busy node", busy},
-		{"only the first answer counts", firstAnswer},
-		{"an answer after the caller has gone", lateAnswer},
-		{"an answer after the node has closed", answerAfterClose},
-		{"slow requests delay nobody", slowRequests},
-		{"a stalled node delays no other", stalledNode},
+		{Name: "a call brings the reply and who asks", run: echo},
+		{Name: "many calls at once are not mixed up", run: manyAtOnce},
+		{Name: "bodies of every size arrive whole", run: sizes},
+		{Name: "bodies over the limit are refused", run: overTheLimit},
+		{Name: "nodes share no memory", run: noSharedMemory},
+		{Name: "a call needs a deadline", run: needsDeadline},
+		{Name: "a call whose context is over is not run", run: contextOver},
+		{Name: "the deadline travels", run: deadlineTravels},
+		{Name: "a call ends at its deadline", run: deadlineEnds},
+		{Name: "a cancellation reaches the handler", run: cancellation},
+		{Name: "the handler's context ends with the answer", run: contextEndsWithAnswer},
+		{Name: "an unknown node", run: unknownNode},
+		{Name: "a node that is not there", run: refused},
+		{Name: "a node that comes back", run: comesBack},
+		{Name: "a node that dies with the request", run: diesWithRequest},
+		{Name: "the caller closes", run: callerCloses},
+		{Name: "a busy node", run: busy},
+		{Name: "only the first answer counts", run: firstAnswer},
+		{Name: "an answer after the caller has gone", run: lateAnswer},
+		{Name: "an answer after the node has closed", run: answerAfterClose},
+		{Name: "slow requests delay nobody", run: slowRequests},
+		{Name: "a stalled node delays no other", run: stalledNode},
 	}
 }
 
