@@ -20,17 +20,18 @@ type bare struct {
 	record kv.Record
 }
 
-func (b *bare) View() ring.View                                      { return b.view }
-func (b *bare) Learn(ring.View) error                                { return nil }
-func (b *bare) Alive(kv.NodeID) bool                                 { return true }
-func (b *bare) Connected(kv.NodeID) bool                             { return true }
-func (b *bare) Reachable(context.Context, kv.NodeID) error           { return nil }
-func (b *bare) Store(context.Context, kv.NodeID, StoreRequest) error { return nil }
+func (b *bare) View() ring.View                            { return b.view }
+func (b *bare) Learn(ring.View) error                      { return nil }
+func (b *bare) Alive(kv.NodeID) bool                       { return true }
+func (b *bare) Connected(kv.NodeID) bool                   { return true }
+func (b *bare) Reachable(context.Context, kv.NodeID) error { return nil }
 
-func (b *bare) Fetch(context.Context, kv.NodeID, FetchRequest) (FetchReply, error) {
+func (b *bare) Store(_ context.Context, _ kv.NodeID, _ StoreRequest, done func(error)) { done(nil) }
+
+func (b *bare) Fetch(_ context.Context, _ kv.NodeID, _ FetchRequest, done func(FetchReply, error)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return FetchReply{Record: b.record, Standing: true}, nil
+	done(FetchReply{Record: b.record, Standing: true}, nil)
 }
 
 func (b *bare) Value(context.Context, kv.NodeID, ValueRequest) ([]byte, error) { return nil, nil }

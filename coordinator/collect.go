@@ -17,6 +17,7 @@ type reply struct {
 	FetchReply
 	from  kv.NodeID
 	owner kv.NodeID // for whom it counts: from itself, or the one it stands in for
+	took  time.Duration
 	err   error
 }
 
@@ -51,20 +52,21 @@ type gathering struct {
 
 	ctx      context.Context
 	inbox    chan reply
-	sent     int
+	calls    []ask
 	order    []kv.NodeID // owners still to be asked
 	standIns []kv.NodeID // nodes still to be asked in place of owners
 	waiting  []reply     // of stand-ins, not counted yet
 }
 
-// errAnswered is the cause with which calls are cancelled that nobody waits for.
-var errAnswered = errors.New("enough others answered")
+// ask is a call that was made. No node is asked twice.
+type ask struct {
+	id    kv.NodeID
+	begun time.Time
+}
 
 // collect gathers need counted answers in each active layout, and more within
 // reason while they do not reach the floor.
 func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(errAnswered)
 	g := &gathering{
 		Coordinator: c, query: q, ctx: ctx, order: c.readOrder(p, q.need),
 		collection: collection{plan: p, tally: NewTally(q.need, p.groups), asked: q.reap},
@@ -72,18 +74,28 @@ func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection,
 	if q.sloppy {
 		g.standIns = p.standIns()
 	}
-	g.inbox = make(chan reply, len(g.order)+len(g.standIns))
+	most := len(g.order) + len(g.standIns)
+	g.inbox, g.calls = make(chan reply, most), make([]ask, 0, most)
 	c.hedges.earn(q.need)
 	begun := len(g.order)
 	if q.hedge != HedgeAll {
 		begun = g.enough()
 	}
 	wait := g.hedgeDelay(begun)
-	for range begun {
-		g.askNext()
-	}
+	g.askFirst(begun)
 	err := g.gather(wait)
+	g.giveUp()
 	return g.collection, err
+}
+
+// askFirst asks the first k of the order, this node last: it may answer at once,
+// and the others are at it meanwhile.
+func (g *gathering) askFirst(k int) {
+	first := g.order[:k]
+	g.order = g.order[k:]
+	for _, id := range slices.Backward(first) {
+		g.ask(id, id)
+	}
 }
 
 // readOrder is self, then the fastest; those that seem dead come last.
@@ -130,10 +142,9 @@ func (g *gathering) hedgeDelay(k int) time.Duration {
 
 func (g *gathering) gather(wait time.Duration) error {
 	g.skipDown()
-	patience := late(g.ctx)
-	hedge, rescue := time.NewTimer(wait), time.NewTimer(patience)
-	defer hedge.Stop()
-	defer rescue.Stop()
+	a := alarms{hedgeEvery: wait, rescueEvery: late(g.ctx)}
+	timer := g.timer(a.set(time.Now()))
+	defer g.recycle(timer)
 	for {
 		if done, err := g.settled(); done {
 			return err
@@ -143,23 +154,53 @@ func (g *gathering) gather(wait time.Duration) error {
 			if err := g.take(r); err != nil {
 				return err
 			}
-		case <-hedge.C:
-			if g.query.hedge == HedgeAuto && len(g.order) > 0 {
+		case <-timer.C:
+			now := time.Now()
+			switch {
+			case !a.rescueDue(now):
 				g.hedgeNow()
-				hedge.Reset(wait)
-			}
-		case <-rescue.C:
-			if g.tally.Reached() {
+			case g.tally.Reached():
 				return nil
+			default:
+				g.rescue()
 			}
-			g.rescue()
-			rescue.Reset(patience)
+			timer.Reset(a.next(now, g.mayHedge()))
 		case <-g.ctx.Done():
 			if len(g.inbox) == 0 { // what came in time counts
 				return g.outOfTime()
 			}
 		}
 	}
+}
+
+// alarms are the moments at which a read that waits does something about it. One
+// timer serves both, so that which of the two comes first is never left to it.
+type alarms struct {
+	hedgeEvery, rescueEvery time.Duration
+	hedge, rescue           time.Time
+}
+
+// set starts both, and returns how long it is to the first.
+func (a *alarms) set(now time.Time) time.Duration {
+	a.rescue = now.Add(a.rescueEvery)
+	a.hedge = now.Add(a.hedgeEvery)
+	return min(a.hedgeEvery, a.rescueEvery)
+}
+
+func (a *alarms) rescueDue(now time.Time) bool { return !now.Before(a.rescue) }
+
+// next sets anew what was due, and returns how long it is to the next.
+func (a *alarms) next(now time.Time, hedges bool) time.Duration {
+	if a.rescueDue(now) {
+		a.rescue = now.Add(a.rescueEvery)
+	}
+	if !hedges {
+		return a.rescue.Sub(now)
+	}
+	if !now.Before(a.hedge) {
+		a.hedge = now.Add(a.hedgeEvery)
+	}
+	return min(a.hedge.Sub(now), a.rescue.Sub(now))
 }
 
 // skipDown goes without the owners that are not to be tried.
@@ -194,9 +235,12 @@ func (g *gathering) outOfTime() error {
 	return g.unreached()
 }
 
+// mayHedge reports whether one owner more could be asked because another is late.
+func (g *gathering) mayHedge() bool { return g.query.hedge == HedgeAuto && len(g.order) > 0 }
+
 // hedgeNow asks one owner more, if the budget has room.
 func (g *gathering) hedgeNow() {
-	if len(g.inbox) == 0 && g.hedges.spend() {
+	if g.mayHedge() && len(g.inbox) == 0 && g.hedges.spend() {
 		g.stats.hedges.Add(1)
 		g.askNext()
 	}
@@ -205,22 +249,23 @@ func (g *gathering) hedgeNow() {
 // rescue gives up waiting for those asked alone: it brings in all other owners,
 // and stand-ins for the silent ones.
 func (g *gathering) rescue() {
-	before := g.sent
+	before := len(g.calls)
 	g.askAll()
 	for _, id := range g.tally.Owners() {
 		if !g.tally.Answered(id) {
 			g.askStandIn(id)
 		}
 	}
-	g.stats.rescues.Add(uint64(g.sent - before))
+	g.stats.rescues.Add(uint64(len(g.calls) - before))
 }
 
 // allHeard reports whether nobody is left to be asked or to answer.
-func (g *gathering) allHeard() bool { return len(g.order) == 0 && g.sent == len(g.replies) }
+func (g *gathering) allHeard() bool { return len(g.order) == 0 && len(g.calls) == len(g.replies) }
 
 // take counts an answer, or asks the next after an error.
 func (g *gathering) take(r reply) error {
 	g.replies = append(g.replies, r)
+	g.observe(r)
 	if r.err != nil {
 		if stale := g.plan.newer(r.err); stale != nil {
 			return stale
@@ -327,23 +372,42 @@ func (g *gathering) askStandIn(owner kv.NodeID) {
 }
 
 func (g *gathering) ask(id, owner kv.NodeID) {
-	g.sent++
-	ok := g.spawn(func() {
-		begun := time.Now()
-		got, err := send(g.plan, func(f Fence) (FetchReply, error) {
-			return g.Replicas.Fetch(g.ctx, id, FetchRequest{
-				Fence: f, Key: g.key, N: g.plan.n, StandIn: id != owner, Reap: g.query.reap,
-			})
-		})
-		took := time.Since(begun)
-		if err != nil && g.ctx.Err() == nil {
-			took = max(took, hedgeCap) // to fail fast is not to be fast
-		}
-		g.latencies.observe(id, took, err == nil)
-		g.inbox <- reply{from: id, owner: owner, FetchReply: got, err: err}
+	begun, inbox := time.Now(), g.inbox
+	g.calls = append(g.calls, ask{id, begun})
+	req := FetchRequest{Fence: g.plan.fence(), Key: g.key, N: g.plan.n, StandIn: id != owner, Reap: g.query.reap}
+	g.fetch(g.ctx, g.plan, id, req, func(got FetchReply, err error) {
+		inbox <- reply{from: id, owner: owner, FetchReply: got, took: time.Since(begun), err: err}
 	})
-	if !ok {
-		g.inbox <- reply{from: id, owner: owner, err: errClosed}
+}
+
+// fetch asks a node for a record under the plan's view.
+func (c *Coordinator) fetch(ctx context.Context, p plan, from kv.NodeID, req FetchRequest, done func(FetchReply, error)) {
+	c.Replicas.Fetch(ctx, from, req, func(got FetchReply, err error) {
+		full, again := p.fuller(err)
+		if !again {
+			done(got, err)
+			return
+		}
+		req.Fence = full
+		c.Replicas.Fetch(ctx, from, req, done)
+	})
+}
+
+// observe learns from an answer how fast the node is.
+func (g *gathering) observe(r reply) {
+	if r.err != nil && g.ctx.Err() == nil {
+		r.took = max(r.took, hedgeCap) // to fail fast is not to be fast
+	}
+	g.latencies.observe(r.from, r.took, r.err == nil)
+}
+
+// giveUp learns from the nodes that are not waited for any more that they have
+// not answered by now. Whatever they answer yet, nobody looks at it.
+func (g *gathering) giveUp() {
+	for _, a := range g.calls {
+		if !slices.ContainsFunc(g.replies, func(r reply) bool { return r.from == a.id }) {
+			g.latencies.observe(a.id, time.Since(a.begun), false)
+		}
 	}
 }
 

@@ -46,6 +46,7 @@ type Coordinator struct {
 	latencies *latencies
 	hedges    *budget
 	stats     counters
+	timers    sync.Pool // of stopped ones; most requests end long before theirs fires
 
 	// base ends what goes on after answers were given; running waits for it.
 	base    context.Context
@@ -74,16 +75,41 @@ func (c *Coordinator) Close() {
 	c.running.Wait()
 }
 
-// spawn runs fn in a goroutine that Close waits for, and reports whether it
-// does: after Close nothing is begun.
-func (c *Coordinator) spawn(fn func()) bool {
+// begin has Close wait for the end of something, which is told to c.running, and
+// reports whether it does: after Close nothing is begun.
+func (c *Coordinator) begin() bool {
 	c.closing.RLock()
 	defer c.closing.RUnlock()
-	if c.closed {
+	if !c.closed {
+		c.running.Add(1)
+	}
+	return !c.closed
+}
+
+// spawn runs fn in a goroutine that Close waits for, unless that has begun.
+func (c *Coordinator) spawn(fn func()) bool {
+	if !c.begin() {
 		return false
 	}
-	c.running.Go(fn)
+	go func() {
+		defer c.running.Done()
+		fn()
+	}()
 	return true
+}
+
+// timer returns a timer that fires after d. It goes back with recycle.
+func (c *Coordinator) timer(d time.Duration) *time.Timer {
+	if t, ok := c.timers.Get().(*time.Timer); ok {
+		t.Reset(d)
+		return t
+	}
+	return time.NewTimer(d)
+}
+
+func (c *Coordinator) recycle(t *time.Timer) {
+	t.Stop() // nothing is left in its channel then
+	c.timers.Put(t)
 }
 
 // within bounds a request by its timeout and by the life of the coordinator.

@@ -448,23 +448,36 @@ func (n *node) count(kind string) {
 	n.got[kind]++
 }
 
-func (n *node) Fetch(ctx context.Context, to kv.NodeID, req FetchRequest) (FetchReply, error) {
+func (n *node) Fetch(ctx context.Context, to kv.NodeID, req FetchRequest, done func(FetchReply, error)) {
 	req = recode(n.world.t, req, DecodeFetchRequest)
-	return transfer(ctx, n, to, "fetch", func(_ context.Context, peer *node) (FetchReply, error) {
-		got, err := peer.fetch(req)
-		if err != nil {
-			return FetchReply{}, err
-		}
-		return recode(n.world.t, got, DecodeFetchReply), nil
+	n.beside(to, func() {
+		done(transfer(ctx, n, to, "fetch", func(_ context.Context, peer *node) (FetchReply, error) {
+			got, err := peer.fetch(req)
+			if err != nil {
+				return FetchReply{}, err
+			}
+			return recode(n.world.t, got, DecodeFetchReply), nil
+		}))
 	})
 }
 
-func (n *node) Store(ctx context.Context, to kv.NodeID, req StoreRequest) error {
+func (n *node) Store(ctx context.Context, to kv.NodeID, req StoreRequest, done func(error)) {
 	req = recode(n.world.t, req, DecodeStoreRequest)
-	_, err := transfer(ctx, n, to, "store", func(ctx context.Context, peer *node) (struct{}, error) {
-		return struct{}{}, peer.store(ctx, req)
+	n.beside(to, func() {
+		_, err := transfer(ctx, n, to, "store", func(ctx context.Context, peer *node) (struct{}, error) {
+			return struct{}{}, peer.store(ctx, req)
+		})
+		done(err)
 	})
-	return err
+}
+
+// beside makes a call that its caller does not wait for.
+func (n *node) beside(to kv.NodeID, call func()) {
+	if to == n.id {
+		call()
+		return
+	}
+	n.world.flight.Go(call)
 }
 
 func (n *node) Value(ctx context.Context, to kv.NodeID, req ValueRequest) ([]byte, error) {

@@ -107,13 +107,25 @@ func (p plan) check(what string, count int) error {
 	return nil
 }
 
-// send makes a call under the plan's view, and again with all of the view if
-// the node that was asked turns out to lack some of it: one that is behind, or
-// cannot learn, holds up nobody else.
+// fence is that of a call under the plan's view.
+func (p plan) fence() Fence { return Fence{Digest: p.view.Digest()} }
+
+// fuller is the fence, with all of the view, of a second call to a node that
+// turns out to lack some of it: one that is behind, or cannot learn, holds up
+// nobody else. It returns false where err is no reason for a second call.
+func (p plan) fuller(err error) (Fence, bool) {
+	stale, ok := errors.AsType[*StaleViewError](err)
+	if !ok || !p.view.Contains(stale.View) {
+		return Fence{}, false
+	}
+	return Fence{Digest: p.view.Digest(), Full: p.view.Append(nil)}, true
+}
+
+// send makes a call under the plan's view, and waits for it.
 func send[R any](p plan, call func(Fence) (R, error)) (R, error) {
-	got, err := call(Fence{Digest: p.view.Digest()})
-	if stale, ok := errors.AsType[*StaleViewError](err); ok && p.view.Contains(stale.View) {
-		got, err = call(Fence{Digest: p.view.Digest(), Full: p.view.Append(nil)})
+	got, err := call(p.fence())
+	if full, again := p.fuller(err); again {
+		got, err = call(full)
 	}
 	return got, err
 }

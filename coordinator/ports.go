@@ -13,9 +13,14 @@ import (
 // Replicas reaches the nodes of the cluster, this one included. Every context
 // carries a deadline. An error for which [NotRun] holds is a promise that the
 // node did nothing; after any other the node may have done what was asked.
+//
+// Fetch and Store do not wait for other nodes, nor for a commit: they call done
+// once, before they return or later, on any goroutine, and for other nodes soon
+// after ctx has ended at the latest. done must return at once. What req refers
+// to must not change any more.
 type Replicas interface {
-	Fetch(ctx context.Context, to kv.NodeID, req FetchRequest) (FetchReply, error)
-	Store(ctx context.Context, to kv.NodeID, req StoreRequest) error
+	Fetch(ctx context.Context, to kv.NodeID, req FetchRequest, done func(FetchReply, error))
+	Store(ctx context.Context, to kv.NodeID, req StoreRequest, done func(error))
 	Value(ctx context.Context, to kv.NodeID, req ValueRequest) ([]byte, error)
 	Forward(ctx context.Context, to kv.NodeID, req ForwardRequest) (PutDone, error)
 	Reach

@@ -209,8 +209,8 @@ func (r *routing) run(ctx context.Context, pl plan) (PutDone, error) {
 	r.inbox = make(chan attempt, len(r.list))
 	r.tried, r.open, r.refused, r.first, r.alike = 0, 0, nil, nil, true
 	patience := late(ctx)
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	timer := r.timer(patience)
+	defer r.recycle(timer)
 	// An attempt ends with ctx, and then knows best what became of it.
 	for r.next(ctx, pl); r.open > 0; {
 		select {
@@ -240,7 +240,8 @@ func (r *routing) rescue(ctx context.Context, pl plan) {
 	r.stats.rescues.Add(uint64(r.tried - before))
 }
 
-// next starts the attempt of the next candidate, if one is left.
+// next starts the attempt of the next candidate, if one is left. One that nobody
+// is tried beside, since the write has no id, is not worth a goroutine.
 func (r *routing) next(ctx context.Context, pl plan) {
 	if r.tried == len(r.list) || ctx.Err() != nil {
 		return
@@ -252,6 +253,10 @@ func (r *routing) next(ctx context.Context, pl plan) {
 	req := ForwardRequest{Put: r.put, StandInFor: to.standInFor, Fresh: r.minted && r.open == 0 && !r.doubt}
 	r.tried++
 	r.open++
+	if r.put.WriteID.IsZero() {
+		r.inbox <- r.alone(ctx, pl, to, req)
+		return
+	}
 	inbox := r.inbox
 	ok := r.spawn(func() {
 		a := attempt{from: to}
@@ -265,6 +270,16 @@ func (r *routing) next(ctx context.Context, pl plan) {
 	if !ok {
 		inbox <- attempt{from: to, err: MarkNotRun(errClosed)}
 	}
+}
+
+// alone lets this node coordinate, and waits for it.
+func (r *routing) alone(ctx context.Context, pl plan, at candidate, req ForwardRequest) attempt {
+	a := attempt{from: at, err: MarkNotRun(errClosed)}
+	if r.begin() {
+		defer r.running.Done()
+		a.done, a.err = r.coordinate(ctx, pl, req)
+	}
+	return a
 }
 
 func (r *routing) forward(ctx context.Context, pl plan, to kv.NodeID, req ForwardRequest) (PutDone, error) {

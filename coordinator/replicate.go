@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
@@ -21,6 +22,7 @@ type spreading struct {
 	standInFor kv.NodeID
 
 	encoded  []byte
+	life     lifetime
 	pl       plan // of this round
 	tally    *Tally
 	inbox    chan stored
@@ -57,6 +59,9 @@ type stored struct {
 // still under way then go on: they are bounded by the request's deadline.
 func (s *spreading) run(ctx context.Context, pl plan) (PutDone, error) {
 	s.encoded = kv.AppendRecord(nil, s.record)
+	deadline, _ := ctx.Deadline()
+	s.life.begin(s.base, deadline) //nolint:contextcheck // what the answer no longer needs, the owners still do
+	defer s.life.leave()
 	for range maxRestarts {
 		err := s.round(ctx, pl)
 		stale, ok := errors.AsType[*StaleViewError](err)
@@ -112,10 +117,10 @@ func (s *spreading) round(ctx context.Context, pl plan) error {
 	for _, id := range targets {
 		switch {
 		case pl.down(id):
-			s.no(ctx, id, errTakenDown)
+			s.no(id, errTakenDown)
 			s.missed(id)
 		default:
-			s.send(ctx, id, id)
+			s.send(id, id)
 		}
 	}
 	return s.wait(ctx)
@@ -132,8 +137,8 @@ func (s *spreading) targets(pl plan) []kv.NodeID {
 func (s *spreading) wait(ctx context.Context) error {
 	committed := s.commit.done
 	patience := late(ctx)
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	timer := s.timer(patience)
+	defer s.recycle(timer)
 	for !s.tally.Reached() {
 		if s.tally.Lost() && (!s.put.Sloppy || s.open == 0 && committed == nil) {
 			return s.failed(unreachedCode(ctx), "too few owners stored the write")
@@ -141,15 +146,15 @@ func (s *spreading) wait(ctx context.Context) error {
 		select {
 		case <-committed:
 			committed = nil
-			s.countSelf(ctx)
+			s.countSelf()
 		case r := <-s.inbox:
 			s.open--
-			if err := s.count(ctx, r); err != nil {
+			if err := s.count(r); err != nil {
 				return err
 			}
 		case <-timer.C:
 			if len(s.inbox) == 0 {
-				s.replaceSilent(ctx)
+				s.replaceSilent()
 			}
 			timer.Reset(patience)
 		case <-ctx.Done():
@@ -162,20 +167,20 @@ func (s *spreading) wait(ctx context.Context) error {
 }
 
 // replaceSilent brings in a stand-in for each owner that has not answered.
-func (s *spreading) replaceSilent(ctx context.Context) {
+func (s *spreading) replaceSilent() {
 	for _, id := range s.tally.Owners() {
 		if !s.tally.Answered(id) {
-			s.bringStandIn(ctx, id)
+			s.bringStandIn(id)
 		}
 	}
 }
 
-func (s *spreading) countSelf(ctx context.Context) {
+func (s *spreading) countSelf() {
 	switch {
 	case s.commit.err != nil && s.standInFor == 0:
-		s.no(ctx, s.Self, s.commit.err)
+		s.no(s.Self, s.commit.err)
 	case s.commit.err != nil:
-		s.no(ctx, s.standInFor, s.commit.err)
+		s.no(s.standInFor, s.commit.err)
 	case s.standInFor != 0:
 		s.tally.StandIn(s.standInFor, s.Self)
 	default:
@@ -183,15 +188,15 @@ func (s *spreading) countSelf(ctx context.Context) {
 	}
 }
 
-func (s *spreading) count(ctx context.Context, r stored) error {
+func (s *spreading) count(r stored) error {
 	if stale := s.pl.newer(r.err); stale != nil {
 		return stale
 	}
 	switch {
 	case r.err != nil && r.to == r.owner:
-		s.no(ctx, r.owner, r.err)
+		s.no(r.owner, r.err)
 	case r.err != nil:
-		s.bringStandIn(ctx, r.owner)
+		s.bringStandIn(r.owner)
 	case r.to != r.owner:
 		s.tally.StandIn(r.owner, r.to)
 	default:
@@ -200,47 +205,90 @@ func (s *spreading) count(ctx context.Context, r stored) error {
 	return nil
 }
 
-func (s *spreading) no(ctx context.Context, owner kv.NodeID, reason error) {
+func (s *spreading) no(owner kv.NodeID, reason error) {
 	s.tally.No(owner, reason)
-	s.bringStandIn(ctx, owner)
+	s.bringStandIn(owner)
 }
 
 // bringStandIn sends the record to the next node that may keep it for owner,
 // if the request allows stand-ins and the owner would count.
-func (s *spreading) bringStandIn(ctx context.Context, owner kv.NodeID) {
+func (s *spreading) bringStandIn(owner kv.NodeID) {
 	if len(s.standIns) == 0 || !s.pl.owns(owner) {
 		return
 	}
 	id := s.standIns[0]
 	s.standIns = s.standIns[1:]
-	s.send(ctx, id, owner)
+	s.send(id, owner)
 }
 
-func (s *spreading) send(ctx context.Context, to, owner kv.NodeID) {
-	req := StoreRequest{Key: s.put.Key, Durability: s.put.Durability, Reap: s.reap, Record: s.encoded, Blobs: s.ownBlob()}
+func (s *spreading) send(to, owner kv.NodeID) {
+	req := StoreRequest{
+		Fence: s.pl.fence(), Key: s.put.Key, Durability: s.put.Durability, Reap: s.reap, Record: s.encoded, Blobs: s.ownBlob(),
+	}
 	if to != owner {
 		req.Target = owner
 	}
-	deadline, _ := ctx.Deadline()
 	inbox, pl := s.inbox, s.pl
 	s.open++
-	ok := s.spawn(func() { //nolint:contextcheck // what the answer no longer needs, the owner still does
-		ctx, cancel := context.WithDeadline(s.base, deadline)
-		defer cancel()
-		err := s.store(ctx, pl, to, req)
-		inbox <- stored{to: to, owner: owner, err: err}
-		// After a newer view the record is sent again.
-		if err != nil && to == owner && pl.newer(err) == nil {
-			s.report(owner)
-		}
-	})
-	if !ok {
+	if !s.begin() {
 		inbox <- stored{to: to, owner: owner, err: errClosed}
+		return
+	}
+	s.life.enter()
+	s.Replicas.Store(s.life.ctx, to, req, func(err error) {
+		if err != nil {
+			go s.insist(pl, to, owner, req, err, inbox)
+			return
+		}
+		inbox <- stored{to: to, owner: owner}
+		s.ended()
+	})
+}
+
+// insist goes on after a first call has failed.
+func (s *spreading) insist(pl plan, to, owner kv.NodeID, req StoreRequest, err error, inbox chan<- stored) {
+	defer s.ended()
+	err = s.store(s.life.ctx, pl, to, req, err)
+	inbox <- stored{to: to, owner: owner, err: err}
+	// After a newer view the record is sent again.
+	if err != nil && to == owner && pl.newer(err) == nil {
+		s.report(pl, owner)
+	}
+}
+
+// ended is the end of what send began.
+func (s *spreading) ended() {
+	s.life.leave()
+	s.running.Done()
+}
+
+// lifetime is the context of all calls of a write. It may outlive the request,
+// to which it owes its deadline, and ends with the last of its users.
+type lifetime struct {
+	ctx    context.Context //nolint:containedctx // of several calls, not of one
+	cancel context.CancelFunc
+	users  atomic.Int32
+}
+
+// begin begins it with one user.
+func (l *lifetime) begin(parent context.Context, deadline time.Time) {
+	l.ctx, l.cancel = context.WithDeadline(parent, deadline)
+	l.users.Store(1)
+}
+
+func (l *lifetime) enter() { l.users.Add(1) }
+
+func (l *lifetime) leave() {
+	if l.users.Add(-1) == 0 {
+		l.cancel()
 	}
 }
 
 // missed has it reported that owner lacks the write.
-func (s *spreading) missed(owner kv.NodeID) { s.spawn(func() { s.report(owner) }) }
+func (s *spreading) missed(owner kv.NodeID) {
+	pl := s.pl
+	s.spawn(func() { s.report(pl, owner) })
+}
 
 // missedByAll is missed for all owners that have not confirmed the write, where
 // the last round did not go through to all.
@@ -254,13 +302,13 @@ func (s *spreading) missedByAll() {
 
 // report says, once, that owner lacks the write. Before, it waits for this
 // node's own commit: whoever asks for the record afterwards gets the write.
-func (s *spreading) report(owner kv.NodeID) {
+func (s *spreading) report(pl plan, owner kv.NodeID) {
 	select {
 	case <-s.commit.done:
 	case <-s.base.Done():
 	}
 	if s.reported.add(owner) {
-		s.Repairs.Missed(owner, uint16(s.pl.partition), s.put.Key)
+		s.Repairs.Missed(owner, uint16(pl.partition), s.put.Key)
 	}
 }
 
@@ -277,12 +325,13 @@ func (s *spreading) ownBlob() []kv.Blob {
 	return b
 }
 
-// store sends the record, and while the replica knows of later rounds of
-// reaping than it was made under, again as it is after these.
-func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreRequest) error {
+// store goes on after a call that has failed: it sends what the replica lacks
+// and, while that knows of later rounds of reaping than the record was made
+// under, the record as it is after these.
+func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreRequest, err error) error {
 	record := s.record
 	for tries := 1; ; tries++ {
-		err := s.give(ctx, pl, to, req, func(d vclock.Dot) ([]byte, error) { return s.value(ctx, pl, record, d) })
+		err = s.complete(ctx, pl, to, req, err, func(d vclock.Dot) ([]byte, error) { return s.value(ctx, pl, record, d) })
 		stale, ok := errors.AsType[*StaleReapError](err)
 		if !ok || tries == maxReapRounds {
 			return err
@@ -291,6 +340,7 @@ func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreR
 			return err
 		}
 		req.Record = kv.AppendRecord(nil, record)
+		err = s.storeOnce(ctx, to, req)
 	}
 }
 
@@ -299,28 +349,49 @@ func (s *spreading) store(ctx context.Context, pl plan, to kv.NodeID, req StoreR
 func (c *Coordinator) give(
 	ctx context.Context, pl plan, to kv.NodeID, req StoreRequest, value func(vclock.Dot) ([]byte, error),
 ) error {
-	attempt := func() error {
-		_, err := send(pl, func(f Fence) (struct{}, error) {
-			req.Fence = f
-			return struct{}{}, c.Replicas.Store(ctx, to, req)
-		})
-		return err
+	req.Fence = pl.fence()
+	return c.complete(ctx, pl, to, req, c.storeOnce(ctx, to, req), value)
+}
+
+// complete goes on after a call that has come to err: it sends the record again
+// with what the replica turned out to lack, of the view and then of the values.
+func (c *Coordinator) complete(
+	ctx context.Context, pl plan, to kv.NodeID, req StoreRequest, err error, value func(vclock.Dot) ([]byte, error),
+) error {
+	if full, again := pl.fuller(err); again {
+		retry := req
+		retry.Fence = full
+		err = c.storeOnce(ctx, to, retry)
 	}
-	err := attempt()
 	missing, ok := errors.AsType[*MissingBlobsError](err)
 	if !ok {
 		return err
 	}
-	blobs := slices.Clone(req.Blobs)
+	req.Blobs = slices.Clone(req.Blobs)
 	for _, d := range missing.Dots {
 		data, err := value(d)
 		if err != nil {
 			return fmt.Errorf("read a value that the replica lacks: %w", err)
 		}
-		blobs = append(blobs, kv.Blob{Dot: d, Data: data})
+		req.Blobs = append(req.Blobs, kv.Blob{Dot: d, Data: data})
 	}
-	req.Blobs = blobs
-	return attempt()
+	_, err = send(pl, func(f Fence) (struct{}, error) {
+		req.Fence = f
+		return struct{}{}, c.storeOnce(ctx, to, req)
+	})
+	return err
+}
+
+// storeOnce makes one call and waits for it.
+func (c *Coordinator) storeOnce(ctx context.Context, to kv.NodeID, req StoreRequest) error {
+	done := make(chan error, 1)
+	c.Replicas.Store(ctx, to, req, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // readAgain is the record as this node holds it once it knows of the round of

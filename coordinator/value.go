@@ -52,8 +52,8 @@ type delivery struct {
 // external fetches the bytes of v. The next source is asked when one fails or
 // is late; an older value is never returned in place of v.
 func (c *Coordinator) external(ctx context.Context, key kv.Key, col collection, v kv.Version) ([]byte, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(errAnswered)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	sources := col.sources(v, c.Self)
 	inbox := make(chan delivery, len(sources))
 	open := 0
@@ -64,8 +64,8 @@ func (c *Coordinator) external(ctx context.Context, key kv.Key, col collection, 
 		}
 	}
 	patience := late(ctx)
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	timer := c.timer(patience)
+	defer c.recycle(timer)
 	var failed []kv.Failure
 	for askNext(); open > 0; {
 		select {

@@ -174,6 +174,7 @@ func (c *Core) Close() error {
 	var errs []error
 	if c.coordinator != nil {
 		c.coordinator.Close()
+		c.client.Wait()
 	}
 	if c.transport != nil {
 		errs = append(errs, c.transport.Close())

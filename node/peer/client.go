@@ -73,6 +73,7 @@ type Client struct {
 	forwards  atomic.Uint64
 	nudges    chan struct{} // those under way that make this node pull
 	pressed   func() bool
+	running   sync.WaitGroup // fetches of this node's own that wait
 }
 
 var _ coordinator.Replicas = (*Client)(nil)
@@ -99,32 +100,47 @@ func NewClient(cfg Config) *Client {
 	return c
 }
 
+// Wait returns once nothing goes on that the calls of a coordinator began, which
+// must be closed before.
+func (c *Client) Wait() { c.running.Wait() }
+
 // Fetch implements [coordinator.Replicas].
-func (c *Client) Fetch(ctx context.Context, to kv.NodeID, req coordinator.FetchRequest) (coordinator.FetchReply, error) {
+func (c *Client) Fetch(
+	ctx context.Context, to kv.NodeID, req coordinator.FetchRequest, done func(coordinator.FetchReply, error),
+) {
 	if to == c.self {
-		return c.local.Fetch(req)
+		c.fetchHere(req, done)
+		return
 	}
-	b, err := c.call(ctx, to, methodFetch, req)
-	if err != nil {
-		return coordinator.FetchReply{}, err
+	send(ctx, c, to, methodFetch, req, func(b []byte, err error) {
+		if b, err = opened(b, err); err != nil {
+			done(coordinator.FetchReply{}, err)
+			return
+		}
+		done(coordinator.DecodeFetchReply(b))
+	})
+}
+
+// fetchHere reads this node's own record at once, unless that waits.
+func (c *Client) fetchHere(req coordinator.FetchRequest, done func(coordinator.FetchReply, error)) {
+	got, waits, err := c.local.FetchNow(req)
+	if !waits {
+		done(got, err)
+		return
 	}
-	return coordinator.DecodeFetchReply(b)
+	c.running.Go(func() { done(c.local.Fetch(req)) })
 }
 
 // Store implements [coordinator.Replicas].
-func (c *Client) Store(ctx context.Context, to kv.NodeID, req coordinator.StoreRequest) error {
-	if to != c.self {
-		_, err := c.call(ctx, to, methodStore, req)
-		return err
+func (c *Client) Store(ctx context.Context, to kv.NodeID, req coordinator.StoreRequest, done func(error)) {
+	if to == c.self {
+		c.local.Store(req, done)
+		return
 	}
-	stored := make(chan error, 1)
-	c.local.Store(req, func(err error) { stored <- err })
-	select {
-	case err := <-stored:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	send(ctx, c, to, methodStore, req, func(b []byte, err error) {
+		_, err = opened(b, err)
+		done(err)
+	})
 }
 
 // Value implements [coordinator.Replicas].
@@ -189,12 +205,38 @@ func ask[Reply any](
 
 // call sends one message and returns the answer without its first byte.
 func (c *Client) call(ctx context.Context, to kv.NodeID, m transport.Method, msg message) ([]byte, error) {
-	buf, _ := c.buffers.Get().(*[]byte) // the pool makes nothing else
-	*buf = msg.Append((*buf)[:0])
+	buf := c.buffer()
+	*buf = msg.Append(*buf)
 	b, err := c.transport.Call(ctx, to, m, *buf)
+	c.recycle(buf)
+	return opened(b, err)
+}
+
+// send sends one message and does not wait for the answer.
+func send[M message](
+	ctx context.Context, c *Client, to kv.NodeID, m transport.Method, msg M, done func(reply []byte, err error),
+) {
+	buf := c.buffer()
+	*buf = msg.Append(*buf)
+	c.transport.Go(ctx, to, m, *buf, done)
+	c.recycle(buf)
+}
+
+// buffer returns an empty buffer for a request.
+func (c *Client) buffer() *[]byte {
+	buf, _ := c.buffers.Get().(*[]byte) // the pool makes nothing else
+	*buf = (*buf)[:0]
+	return buf
+}
+
+func (c *Client) recycle(buf *[]byte) {
 	if cap(*buf) <= maxPooled {
 		c.buffers.Put(buf)
 	}
+}
+
+// opened takes a reply apart: what follows its first byte, or the refusal.
+func opened(b []byte, err error) ([]byte, error) {
 	switch {
 	case err != nil && transport.NotRun(err):
 		return nil, coordinator.MarkNotRun(err)

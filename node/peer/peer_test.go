@@ -114,16 +114,35 @@ func meet(t *testing.T, fn func(p *pair)) {
 			t.Error(err)
 		}
 		p.server.Wait()
+		p.client.Wait()
 	})
+}
+
+// fetch and store make a call and wait for it.
+
+func (p *pair) fetch(to kv.NodeID, req coordinator.FetchRequest) (reply coordinator.FetchReply, err error) {
+	done := make(chan struct{})
+	p.client.Fetch(p.ctx, to, req, func(got coordinator.FetchReply, failed error) {
+		reply, err = got, failed
+		close(done)
+	})
+	<-done
+	return reply, err
+}
+
+func (p *pair) store(to kv.NodeID, req coordinator.StoreRequest) error {
+	done := make(chan error, 1)
+	p.client.Store(p.ctx, to, req, func(err error) { done <- err })
+	return <-done
 }
 
 // calls makes one call of every kind and returns their errors.
 func (p *pair) calls(to kv.NodeID, f coordinator.Fence) map[string]error {
 	put := coordinator.Put{Key: key}
 	put.N = 3
-	_, fetch := p.client.Fetch(p.ctx, to, coordinator.FetchRequest{Fence: f, Key: key, N: 3})
+	_, fetch := p.fetch(to, coordinator.FetchRequest{Fence: f, Key: key, N: 3})
 	_, value := p.client.Value(p.ctx, to, coordinator.ValueRequest{Fence: f, Key: key, Dot: vclock.Dot{Actor: 1, Counter: 1}})
-	store := p.client.Store(p.ctx, to, coordinator.StoreRequest{Fence: f, Key: key})
+	store := p.store(to, coordinator.StoreRequest{Fence: f, Key: key})
 	errs := map[string]error{"fetch": fetch, "value": value, "store": store}
 	if to != 1 {
 		_, errs["forward"] = p.client.Forward(p.ctx, to, coordinator.ForwardRequest{Fence: f, Put: put})
@@ -147,7 +166,7 @@ func TestCalls(t *testing.T) {
 				t.Errorf("%v cannot be reached: %v", to, err)
 			}
 		}
-		got, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key, N: 3})
+		got, err := p.fetch(2, coordinator.FetchRequest{Key: key, N: 3})
 		if err != nil || !got.Standing || got.Reap != 7 {
 			t.Errorf("fetched %+v, %v", got, err)
 		}
@@ -281,7 +300,8 @@ func TestEmptyReply(t *testing.T) {
 		b := net.Join(2, transport.HandlerFunc(func(_ context.Context, req *transport.Request) { req.Reply(nil) }))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		err := NewClient(Config{Self: 1, Local: &stub{}, Transport: a}).Store(ctx, 2, coordinator.StoreRequest{Key: key})
+		p := &pair{client: NewClient(Config{Self: 1, Local: &stub{}, Transport: a}), ctx: ctx}
+		err := p.store(2, coordinator.StoreRequest{Key: key})
 		if !errors.Is(err, errEmptyReply) || coordinator.NotRun(err) {
 			t.Errorf("%v", err)
 		}
@@ -297,13 +317,13 @@ func TestSlowFetch(t *testing.T) {
 		p.there.wait, p.there.slow = make(chan bool), true
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
-			got, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key, N: 3})
+			got, err := p.fetch(2, coordinator.FetchRequest{Key: key, N: 3})
 			if err != nil || got.Reap != 7 {
 				t.Errorf("%+v, %v", got, err)
 			}
 		})
 		synctest.Wait()
-		if err := p.client.Store(p.ctx, 2, coordinator.StoreRequest{Key: key}); err != nil {
+		if err := p.store(2, coordinator.StoreRequest{Key: key}); err != nil {
 			t.Error(err)
 		}
 		if asked := p.there.notes(); !slices.Equal(asked, []string{"fetch k", "store k"}) {
@@ -311,6 +331,28 @@ func TestSlowFetch(t *testing.T) {
 		}
 		close(p.there.wait)
 		waiting.Wait()
+	})
+}
+
+// This node's own fetch that waits does not hold up who asked.
+func TestSlowFetchHere(t *testing.T) {
+	meet(t, func(p *pair) {
+		p.here.wait, p.here.slow = make(chan bool), true
+		done := make(chan coordinator.FetchReply, 1)
+		p.client.Fetch(p.ctx, 1, coordinator.FetchRequest{Key: key, N: 3}, func(got coordinator.FetchReply, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			done <- got
+		})
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Error("it did not wait")
+		}
+		close(p.here.wait)
+		if got := <-done; got.Reap != 7 {
+			t.Errorf("%+v", got)
+		}
 	})
 }
 
@@ -335,7 +377,7 @@ func TestServerIsBounded(t *testing.T) {
 			t.Errorf("request %d: %v", maxAside+1, err)
 		}
 		// What does not wait is served all the same.
-		if _, err := p.client.Fetch(p.ctx, 2, coordinator.FetchRequest{Key: key, N: 3}); err != nil {
+		if _, err := p.fetch(2, coordinator.FetchRequest{Key: key, N: 3}); err != nil {
 			t.Error(err)
 		}
 		close(p.there.wait)
