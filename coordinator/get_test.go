@@ -101,8 +101,9 @@ func TestFloorMayHaveBeenReaped(t *testing.T) {
 	reaped := func(w *world, number uint64) []*node {
 		owners := w.owners(key)
 		for _, o := range owners {
+			partition := o.slot(key, 0).Partition
 			o.mu.Lock()
-			o.reap[o.slot(key, 0).Partition] = number
+			o.reap[partition] = number
 			o.mu.Unlock()
 		}
 		return owners
