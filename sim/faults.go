@@ -98,21 +98,22 @@ func drawFaults(rng *rand.Rand, p Plan, kinds map[FaultKind]bool) []Fault {
 // the truth.
 func aimed(p Plan, kinds map[FaultKind]bool, longest time.Duration) []Fault {
 	rng := generator(p.Seed, saltAim)
+	aims := rng.IntN(2) == 0
 	var losses []FaultKind
 	for _, k := range []FaultKind{PowerCut, Wipe, Rollback, Rot} {
 		if kinds[k] {
 			losses = append(losses, k)
 		}
 	}
-	if len(losses) == 0 || p.Nodes < 3 || rng.IntN(2) > 0 {
+	if len(losses) == 0 || p.Nodes < 3 || !aims {
 		return nil
 	}
-	w, r, ok := pair(rng, p.Ops)
+	w, r, ok := pair(rng, p.Ops, p.Length/8, longest)
 	if !ok {
 		return nil
 	}
-	at := w.At + (r.At-w.At)/2
-	victim, behind, away := cast(rng, p, w.Key)
+	at := w.At + (r.At-w.At)/3
+	victim, behind, away := cast(rng, p, w, r)
 	fault := func(at, span time.Duration, kind FaultKind, node int) Fault {
 		at = max(at, 0)
 		return Fault{At: at, For: min(span, longest), Kind: kind, Node: node, Other: away, Size: rng.Float64(), Seed: rng.Uint64()}
@@ -120,32 +121,41 @@ func aimed(p Plan, kinds map[FaultKind]bool, longest time.Duration) []Fault {
 	return []Fault{
 		fault(w.At-10*time.Millisecond, at-w.At+10*time.Millisecond, Isolate, behind),
 		fault(at, r.At-at+time.Second, Isolate, away),
-		fault(at, time.Duration(rng.Int64N(int64(r.At-at))), losses[rng.IntN(len(losses))], victim),
+		fault(at, time.Duration(rng.Int64N(int64(r.At-at)/4)), losses[rng.IntN(len(losses))], victim),
 	}
 }
 
-// pair draws a write and a read of its key that comes a while later.
-func pair(rng *rand.Rand, ops []Op) (w, r Op, ok bool) {
-	for range 20 {
+// pair draws a write and a read of its key, from least to most later.
+func pair(rng *rand.Rand, ops []Op, least, most time.Duration) (w, r Op, ok bool) {
+	for range 50 {
 		w, r = ops[rng.IntN(len(ops))], ops[rng.IntN(len(ops))]
-		if w.Kind != Read && r.Kind == Read && w.Key == r.Key && r.At > w.At+50*time.Millisecond {
+		if w.Kind != Read && r.Kind == Read && w.Key == r.Key && r.At > w.At+least && r.At < w.At+most {
 			return w, r, true
 		}
 	}
 	return w, r, false
 }
 
-// cast draws three owners of a key, or in a small cluster three nodes of which
-// the second is the witness of the first: with it alone that one can start.
-func cast(rng *rand.Rand, p Plan, key int) (victim, behind, away int) {
+// cast draws three owners of the key, so that neither the write nor the read is
+// asked of one that is cut off then. In a small cluster the second is the witness
+// of the first: with it alone that one can start.
+func cast(rng *rand.Rand, p Plan, w, r Op) (victim, behind, away int) {
 	if p.Nodes == 3 {
-		victim = rng.IntN(3)
+		victim = r.Node
+		if w.Node == (r.Node+1)%3 {
+			victim = (r.Node + 2) % 3
+		}
 		return victim, (victim + 1) % 3, (victim + 2) % 3
 	}
 	layout := viewOf(p.Nodes).Active()[0]
-	owners := slices.Clone(layout.Owners(layout.Partition(keyOf(key).Hash()))[:3])
-	rng.Shuffle(3, func(i, j int) { owners[i], owners[j] = owners[j], owners[i] })
-	return int(owners[0]) - 1, int(owners[1]) - 1, int(owners[2]) - 1
+	owners := slices.Clone(layout.Owners(layout.Partition(keyOf(w.Key).Hash()))[:3])
+	for range 10 {
+		rng.Shuffle(3, func(i, j int) { owners[i], owners[j] = owners[j], owners[i] })
+		if victim, behind, away = int(owners[0])-1, int(owners[1])-1, int(owners[2])-1; behind != w.Node && away != r.Node {
+			break
+		}
+	}
+	return victim, behind, away
 }
 
 // strike makes the fault happen and returns what ends it, nil if it ends by

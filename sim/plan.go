@@ -87,6 +87,9 @@ func Draw(seed uint64, cfg Config) Plan {
 		ops *= 3
 		habits[Deletes], faults[ClockJump], faults[ClockDrift] = true, false, false
 	}
+	if generator(seed, saltAim).IntN(2) == 0 { // see aimed: a node takes a while to start again
+		p.Length = max(p.Length, 3*time.Second)
+	}
 	override(&p.Nodes, cfg.Nodes)
 	override(&ops, cfg.Ops)
 	override(&p.Length, cfg.Length)
