@@ -181,7 +181,7 @@ func (r *Replica) mergeParcel(v ring.View, fence uint64, p kv.Parcel, blobs []kv
 			return r.merge(p.Key, old, incoming, blobs, r.boot(boot))
 		},
 		Done: func(err error) {
-			r.notice(slot, err)
+			r.stored(slot, err)
 			done(err)
 		},
 	})

@@ -165,12 +165,17 @@ func (r *Replica) get(slot kv.Slot) (kv.Record, error) {
 	return rec, err
 }
 
-// notice makes the leaf of a damaged record doubted, so that it is repaired from
-// the other owners.
-func (r *Replica) notice(slot kv.Slot, err error) {
+// stored counts a record that is acknowledged.
+func (r *Replica) stored(slot kv.Slot, err error) {
 	if err == nil {
 		r.acked.Add(1)
 	}
+	r.notice(slot, err)
+}
+
+// notice makes the leaf of a damaged record doubted, so that it is repaired from
+// the other owners.
+func (r *Replica) notice(slot kv.Slot, err error) {
 	if slot.Target == 0 && errors.Is(err, storage.ErrCorrupt) {
 		r.standing.Doubt(slot.Partition, slot.Key.Leaf())
 	}
@@ -247,7 +252,7 @@ func (r *Replica) Store(req coordinator.StoreRequest, done func(error)) {
 			return r.merge(req.Key, old, incoming, req.Blobs, r.boot(boot))
 		},
 		Done: func(err error) {
-			r.notice(slot, err)
+			r.stored(slot, err)
 			done(told(err))
 		},
 	})
@@ -328,7 +333,7 @@ func (r *Replica) assign(req coordinator.AssignRequest, sync bool) error {
 			if err != nil && decided {
 				r.voided.Add(1)
 			}
-			r.notice(req.Slot, err)
+			r.stored(req.Slot, err)
 			req.Done(told(err))
 		},
 	})
