@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
@@ -16,16 +15,9 @@ import (
 func (s *Store) commitAll() {
 	defer close(s.done)
 	var tasks []task
-	for {
-		// Whoever was answered by the last round may have the next update ready:
-		// to let them run first makes the rounds several times larger under load
-		// and costs nothing without.
-		runtime.Gosched()
-		var more bool
-		tasks, more = s.queue.take(tasks[:0], s.opts.BatchLen, s.opts.BatchBytes)
-		if !more {
-			break
-		}
+	for s.queue.await() {
+		s.opts.Gather()
+		tasks = s.queue.take(tasks[:0], s.opts.BatchLen, s.opts.BatchBytes)
 		s.commitRound(tasks)
 		clear(tasks)
 		s.checkpoint()
@@ -51,7 +43,14 @@ func (s *Store) commitRound(tasks []task) {
 func (s *Store) refuseAll(tasks []task) {
 	for _, t := range tasks {
 		s.counts.updates.Add(1)
-		t.done(s.refusal())
+		s.answer(t.done, s.refusal())
+	}
+}
+
+func (s *Store) answer(done func(error), err error) {
+	done(err)
+	if s.opts.Answered != nil {
+		s.opts.Answered()
 	}
 }
 
@@ -100,7 +99,7 @@ func (r *round) apply(t task) {
 	wrote, err := t.run(r)
 	if err != nil && r.err == nil {
 		r.s.counts.updates.Add(1)
-		t.done(err)
+		r.s.answer(t.done, err)
 		return
 	}
 	// A task that changed nothing may have seen what is not synced yet.
@@ -287,7 +286,7 @@ func (r *round) settle() {
 	r.s.counts.batches.Add(1)
 	r.s.counts.updates.Add(uint64(len(r.done)))
 	for _, done := range r.done {
-		done(r.err)
+		r.s.answer(done, r.err)
 	}
 }
 

@@ -23,7 +23,7 @@ type queue struct {
 	tasks   []task
 	bytes   int
 	refusal error // why nothing more is taken in
-	ended   bool  // take reports the end once the queue is empty
+	ended   bool  // await reports the end once the queue is empty
 }
 
 func newQueue(maxLen, maxBytes int) *queue {
@@ -48,22 +48,25 @@ func (q *queue) put(t task) error {
 	return nil
 }
 
-// take moves the oldest tasks to dst, at least one and up to the bounds given,
-// and waits for one if there is none. It returns false after the end.
-func (q *queue) take(dst []task, maxLen, maxBytes int) ([]task, bool) {
+// await waits until there is a task. It returns false after the end.
+func (q *queue) await() bool {
 	for {
-		dst, ended := q.cut(dst, maxLen, maxBytes)
-		if len(dst) > 0 {
-			return dst, true
-		}
-		if ended {
-			return dst, false
+		q.mu.Lock()
+		waiting, ended := len(q.tasks), q.ended
+		q.mu.Unlock()
+		switch {
+		case waiting > 0:
+			return true
+		case ended:
+			return false
 		}
 		<-q.wake
 	}
 }
 
-func (q *queue) cut(dst []task, maxLen, maxBytes int) ([]task, bool) {
+// take moves the oldest tasks to dst, up to the bounds given, but at least one
+// if there is any.
+func (q *queue) take(dst []task, maxLen, maxBytes int) []task {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bytes := 0, 0
@@ -75,7 +78,7 @@ func (q *queue) cut(dst []task, maxLen, maxBytes int) ([]task, bool) {
 	rest := copy(q.tasks, q.tasks[n:])
 	clear(q.tasks[rest:])
 	q.tasks, q.bytes = q.tasks[:rest], q.bytes-bytes
-	return dst, q.ended
+	return dst
 }
 
 // refuse makes put return err from now on. The first reason stays.
@@ -87,7 +90,7 @@ func (q *queue) refuse(err error) {
 	}
 }
 
-// end makes take return false once the queue is empty.
+// end makes await return false once the queue is empty.
 func (q *queue) end() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

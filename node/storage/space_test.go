@@ -111,11 +111,8 @@ func TestQueueTakesInOrderAndWithinBounds(t *testing.T) {
 	}
 	q.end()
 	var got [][]int
-	for {
-		tasks, ok := q.take(nil, 2, 100)
-		if !ok {
-			break
-		}
+	for q.await() {
+		tasks := q.take(nil, 2, 100)
 		sizes := make([]int, 0, len(tasks))
 		for _, task := range tasks {
 			sizes = append(sizes, task.size)

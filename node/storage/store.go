@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,14 @@ type Options struct {
 	// BatchLen (default 2048) and BatchBytes (default 8 MiB) bound the updates
 	// that share one sync.
 	BatchLen, BatchBytes int
+	// Gather is called before the updates that wait are taken for a round, by the
+	// committing goroutine. Whoever was answered by the last round may have the
+	// next update ready: to let them run first makes the rounds several times
+	// larger under load and costs nothing without. Default [runtime.Gosched].
+	Gather func()
+	// Answered, if set, is called after each answer to an update, by the
+	// committing goroutine: a simulation lets what that sets off happen first.
+	Answered func()
 	// JournalLen (default 32768) and JournalBytes (default 8 MiB) are so many
 	// entries, one for each transaction, and bytes about how the hash trees
 	// changed, after which the trees are written as pages. A start replays up to
@@ -53,6 +62,9 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.QueueBytes, 64<<20)
 	setDefault(&o.BatchLen, 2048)
 	setDefault(&o.BatchBytes, 8<<20)
+	if o.Gather == nil {
+		o.Gather = runtime.Gosched
+	}
 	setDefault(&o.JournalLen, 32<<10)
 	setDefault(&o.JournalBytes, 8<<20)
 	return o
