@@ -142,7 +142,7 @@ func (g *gathering) hedgeDelay(k int) time.Duration {
 
 func (g *gathering) gather(wait time.Duration) error {
 	g.skipDown()
-	a := alarms{hedgeEvery: wait, rescueEvery: late(g.ctx)}
+	a := alarms{hedgeEvery: wait, rescueEvery: early(g.ctx)}
 	timer := g.timer(a.set(time.Now()))
 	defer g.recycle(timer)
 	for {

@@ -93,7 +93,7 @@ func (c *Coordinator) assignKnowing(
 
 // search is a read that takes what it can get in good time.
 func (c *Coordinator) search(ctx context.Context, pl plan, q query) (collection, error) {
-	ctx, cancel := context.WithTimeout(ctx, late(ctx))
+	ctx, cancel := context.WithTimeout(ctx, early(ctx))
 	defer cancel()
 	q.hedge = HedgeAll
 	known, _ := c.collect(ctx, pl, q)

@@ -190,6 +190,10 @@ func late(ctx context.Context) time.Duration {
 	return lateAfter
 }
 
+// early is late for what is done on behalf of a write that was routed here: it is
+// over before the routing loses patience with this node.
+func early(ctx context.Context) time.Duration { return late(ctx) / 8 * 7 }
+
 // restarting runs try under the view of the moment, again while replicas turn
 // out to know more.
 func (c *Coordinator) restarting(ctx context.Context, key kv.Key, n int, try func(plan) error) error {
