@@ -157,8 +157,13 @@ func (x *Exchanger) Run(ctx context.Context) {
 			})
 		}
 		waitFor(ctx, x.wake, x.Soon/2)
+		_ = sleep(ctx, gatherTime)
 	}
 }
+
+// gatherTime is for how long news are gathered: of exchanges that end together,
+// with one commit, all have ended when it is decided what comes next.
+const gatherTime = time.Millisecond
 
 // waitFor returns when there is something new, after d, or when the context
 // ends: what is to be done follows from the state then, not from the reason.
