@@ -42,7 +42,7 @@ type World struct {
 
 // Options are what a core is told. The zero Repairs stand for the defaults.
 type Options struct {
-	Storage  storage.Options // Random and Now are the world's
+	Storage  storage.Options // Random and Now come from the world
 	Defaults coordinator.Defaults
 	// Sync acknowledges writes that do not choose when they are on disk.
 	Sync bool
@@ -77,7 +77,7 @@ type Core struct {
 
 // OpenCore opens what the engine keeps.
 func OpenCore(id kv.NodeID, w World, o Options) (*Core, error) {
-	o.Storage.Random, o.Storage.Now = w.Random, w.Now
+	o.Storage.Random, o.Storage.Now = stream(w.Random), w.Now
 	store, err := storage.Open(w.Engine, o.Storage)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (c *Core) Connect(alive func(kv.NodeID) bool, dial func(transport.Handler) 
 		Lives: c.ledger, Exchanges: c.repairs.answers, ReapRounds: c.repairs.member,
 	})
 	early.to.Store(c.peers)
-	c.repairs.run(c.stopping, &c.running)
+	c.repairs.run(c.stopping, &c.running, stream(c.world.Random))
 	return nil
 }
 

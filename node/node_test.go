@@ -192,6 +192,8 @@ func TestRestartKeepsAll(t *testing.T) {
 	}
 	for _, n := range nodes {
 		waitReady(t, n)
+	}
+	for _, n := range nodes {
 		for i := range 20 {
 			if res := request(t, http.MethodGet, fmt.Sprintf("%s/kv/b/k%d", n.ClientURL(), i), nil, nil); res.body != "v" {
 				t.Fatalf("k%d after the restart: %d %s", i, res.status, res.body)

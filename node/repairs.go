@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -77,20 +78,24 @@ func (c *Core) makeRepairs() {
 	r.missed = hints.NewLog(hints.LogConfig{Store: c.store, Mark: r.exchanger.Mark, Now: c.world.Now, Log: log.Named("hints")})
 	r.replayer = hints.NewReplayer(hints.ReplayConfig{
 		Self: c.id, Hints: r.missed, Store: c.store, Copies: c.store, Peers: c.client, Places: ports,
-		Now: c.world.Now, Random: c.stream(), Log: log.Named("hints"),
+		Now: c.world.Now, Random: stream(c.world.Random), Log: log.Named("hints"),
 	})
 	r.reader = readrepair.New(readrepair.Config{Owners: surveys{c}, Peers: c.client, Log: log.Named("readrepair")})
 	r.member = reap.NewMember(c.replica, ports, c.world.Now)
 	r.reaper = reap.New(reap.Config{
 		Rules: o.Reap, Self: c.id, Local: ports, Peers: reapPeers{c.client, c.id, r.member}, View: view,
-		Now: c.world.Now, Random: c.stream(), Log: log.Named("reap"), Every: o.ReapEvery,
+		Now: c.world.Now, Random: stream(c.world.Random), Log: log.Named("reap"), Every: o.ReapEvery,
 	})
 }
 
-// stream returns a source of randomness for one goroutine: what several draw
-// from one source depends on who is first.
-func (c *Core) stream() func() uint64 {
-	return rand.New(rand.NewPCG(c.world.Random(), c.world.Random())).Uint64
+// stream returns a source of randomness for one goroutine, seeded from another:
+// what several draw from one source depends on who is first.
+func stream(random func() uint64) func() uint64 {
+	var seed [32]byte
+	for i := 0; i < len(seed); i += 8 {
+		binary.LittleEndian.PutUint64(seed[i:], random())
+	}
+	return rand.NewChaCha8(seed).Uint64
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -100,12 +105,24 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// run starts the repairs; all of them end with ctx.
-func (r *repairs) run(ctx context.Context, running *sync.WaitGroup) {
+// stagger bounds how long after the start each of the repairs begins.
+const stagger = time.Millisecond
+
+// run starts the repairs; all of them end with ctx. They begin one after the
+// other, at times that random draws: the periods of some are multiples of those
+// of others, and from one moment they would wake up together for ever.
+func (r *repairs) run(ctx context.Context, running *sync.WaitGroup, random func() uint64) {
 	for _, fn := range []func(context.Context){
 		r.keeper.Run, r.admission.Run, r.release.Run, r.missed.Run, r.replayer.Run, r.reader.Run, r.exchanger.Run, r.reaper.Run,
 	} {
-		running.Go(func() { fn(ctx) })
+		later := time.NewTimer(time.Duration(random() % uint64(stagger)))
+		running.Go(func() {
+			select {
+			case <-later.C:
+			case <-ctx.Done():
+			}
+			fn(ctx)
+		})
 	}
 }
 
