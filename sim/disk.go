@@ -15,14 +15,24 @@ var errDisk = errors.New("simulated disk: input/output error")
 type disk struct {
 	*memory.Disk
 
+	seed    uint64
 	slow    atomic.Int64 // what a commit takes, in nanoseconds
 	unclear atomic.Bool  // the next commit is done and reported as failed
 }
 
-func newDisk() *disk { return &disk{Disk: memory.New()} }
+func newDisk(seed uint64) *disk { return &disk{Disk: memory.New(), seed: seed} }
 
 // open returns an engine for the next life of the node.
 func (d *disk) open() storage.Engine { return &engine{Engine: d.Disk.Open(), disk: d} }
+
+// pausing returns what the store of one life of the node does before each round
+// and after each answer: it waits for a moment, in which everything comes to rest
+// that happens at the same time. Otherwise it would be chance who of those that
+// it answers is the next to hand in an update, and with which a round begins.
+func (d *disk) pausing(boot int) func() {
+	moments := newStream(d.seed, uint64(boot))
+	return func() { time.Sleep(100*time.Nanosecond + spread(moments.next())) }
+}
 
 // heal ends all faults of the disk.
 func (d *disk) heal() {
@@ -38,13 +48,18 @@ type engine struct {
 	disk *disk
 }
 
-// readTime is what a read from a disk takes. Were it nothing, a node would have
-// its own answer before it has asked the others, or after: it would be chance.
+// readTime is what a read from a disk takes at least. Were it nothing, a node
+// would have its own answer before it has asked the others, or after: it would
+// be chance. Nor does it take equally long for all keys, or goroutines that
+// began at one moment would meet again at another.
 const readTime = 20 * time.Microsecond
+
+// spread is up to 4 us.
+func spread(x uint64) time.Duration { return time.Duration(x % 4096) }
 
 // Get implements [storage.Engine].
 func (e *engine) Get(key []byte) ([]byte, error) {
-	time.Sleep(readTime)
+	time.Sleep(readTime + spread(mix(e.disk.seed, hashOf(string(key)))))
 	return e.Engine.Get(key)
 }
 

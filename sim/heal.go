@@ -22,8 +22,7 @@ func (w *world) heal() {
 	for _, h := range w.heals {
 		h.do()
 	}
-	clear(w.net.held)
-	w.net.weather = weather{}
+	w.net.clear()
 	for _, m := range w.machines {
 		m.disk.heal()
 		m.clock.offset.Store(0)

@@ -70,7 +70,7 @@ func (c *clock) now() time.Time {
 
 func newMachine(w *world, index int) *machine {
 	name := fmt.Sprintf("n%d", index)
-	m := &machine{w: w, index: index, name: name, id: idOf(index), disk: newDisk()}
+	m := &machine{w: w, index: index, name: name, id: idOf(index), disk: newDisk(mix(w.plan.Seed, saltDisk, uint64(index)))}
 	m.clock.begun = w.gate.begun
 	return m
 }
@@ -92,13 +92,14 @@ var _ membership.Binder = (*machine)(nil)
 // start runs the production constructor on the machine's disk.
 func (m *machine) start() error {
 	m.boots++
-	random := newStream(m.w.plan.Seed, m.index, m.boots)
+	pause := m.disk.pausing(m.boots)
+	random := newStream(m.w.plan.Seed, saltNode, uint64(m.index), uint64(m.boots))
 	world := node.World{
 		Engine: m.disk.open(), Binder: m, Now: m.clock.now, Random: random.next,
 		OSBoot: fmt.Sprintf("%s boot %d", m.name, m.reboots), Log: zap.NewNop(),
 	}
 	core, err := node.OpenCore(m.id, world, node.Options{
-		Storage:  storage.Options{Free: m.disk.Free, LowWater: lowWater},
+		Storage:  storage.Options{Free: m.disk.Free, LowWater: lowWater, Gather: pause, Answered: pause},
 		Defaults: coordinator.Defaults{N: 3, Timeout: 5 * time.Second}, Sync: true,
 		Repairs: m.w.plan.Repairs,
 	})

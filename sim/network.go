@@ -2,6 +2,8 @@ package sim
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
@@ -12,22 +14,22 @@ import (
 // which the real transport gives up a silent connection.
 const deafAfter = 5 * time.Second
 
-// network decides what becomes of messages. Everything but what endpoints read
-// of it is done by the gate's goroutine.
+// network decides what becomes of messages. That is done by the gate's
+// goroutine; nodes only read, whenever they like, who listens and what is cut.
 type network struct {
 	weather
 
 	gate *gate
 	seed uint64
 
-	endpoints map[kv.NodeID]*endpoint // the last of each node
+	endpoints sync.Map               // of *endpoint, by kv.NodeID: the last of each node
+	cuts      atomic.Pointer[[]*cut] // never changed, but replaced
 	held      map[kv.NodeID]time.Duration
 	open      []*exchange // in the order of their admission
 }
 
 // weather is what faults make of the links at the moment.
 type weather struct {
-	cuts  []*cut
 	loss  []*float64
 	twice []*float64
 	slow  []*time.Duration
@@ -40,7 +42,9 @@ type cut struct {
 }
 
 func newNetwork(g *gate, seed uint64) *network {
-	return &network{gate: g, seed: seed, endpoints: make(map[kv.NodeID]*endpoint), held: make(map[kv.NodeID]time.Duration)}
+	n := &network{gate: g, seed: seed, held: make(map[kv.NodeID]time.Duration)}
+	n.cuts.Store(new([]*cut))
+	return n
 }
 
 // remove takes p out of list.
@@ -49,21 +53,30 @@ func remove[T any](list []*T, p *T) []*T {
 }
 
 func (n *network) isCut(from, to kv.NodeID) bool {
-	return slices.ContainsFunc(n.cuts, func(c *cut) bool { return c.from == from && c.to == to })
+	return slices.ContainsFunc(*n.cuts.Load(), func(c *cut) bool { return c.from == from && c.to == to })
 }
 
 // deaf reports whether the link has been cut for so long that it is known.
 func (n *network) deaf(a, b kv.NodeID) bool {
 	now := n.gate.now()
-	return slices.ContainsFunc(n.cuts, func(c *cut) bool {
+	return slices.ContainsFunc(*n.cuts.Load(), func(c *cut) bool {
 		return (c.from == a && c.to == b || c.from == b && c.to == a) && now-c.since > deafAfter
 	})
 }
 
 // up reports whether a process listens at the node's address.
 func (n *network) up(id kv.NodeID) bool {
-	e := n.endpoints[id]
+	e := n.endpoint(id)
 	return e != nil && !e.dead.Load()
+}
+
+// endpoint returns that of the last life of a node, nil before the first.
+func (n *network) endpoint(id kv.NodeID) *endpoint {
+	e, ok := n.endpoints.Load(id)
+	if !ok {
+		return nil
+	}
+	return e.(*endpoint) //nolint:forcetypeassert,errcheck // the map holds nothing else
 }
 
 // lost reports whether the message is lost although no link is cut.
@@ -141,10 +154,19 @@ func (n *network) cutting(links ...link) (heal func()) {
 	for i, l := range links {
 		made[i] = &cut{from: l.from, to: l.to, since: n.gate.now()}
 	}
-	n.cuts = append(slices.Clone(n.cuts), made...)
+	cuts := slices.Concat(*n.cuts.Load(), made)
+	n.cuts.Store(&cuts)
 	return func() {
 		for _, c := range made {
-			n.cuts = remove(n.cuts, c)
+			left := remove(*n.cuts.Load(), c)
+			n.cuts.Store(&left)
 		}
 	}
+}
+
+// clear makes the weather fair.
+func (n *network) clear() {
+	clear(n.held)
+	n.weather = weather{}
+	n.cuts.Store(new([]*cut))
 }

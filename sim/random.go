@@ -48,15 +48,15 @@ func hashOf(s string) uint64 { return xxhash.Sum64String(s) }
 // generator returns a source for what is drawn by one goroutine before a run.
 func generator(seed, salt uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, salt)) }
 
-// stream is the randomness of one life of a node: its i-th draw is a function
-// of seed, node, boot and i. It is safe for concurrent use.
+// stream is randomness of one life of a node: its i-th draw is a function of
+// what the stream was made of and of i. It is safe for concurrent use.
 type stream struct {
 	seed  uint64
 	drawn atomic.Uint64
 }
 
-func newStream(seed uint64, node, boot int) *stream {
-	return &stream{seed: mix(seed, saltNode, uint64(node), uint64(boot))}
+func newStream(parts ...uint64) *stream {
+	return &stream{seed: mix(parts...)}
 }
 
 func (s *stream) next() uint64 { return mix(s.seed, s.drawn.Add(1)) }

@@ -35,7 +35,7 @@ var _ transport.Transport = (*endpoint)(nil)
 func (n *network) join(id kv.NodeID, name string, incarnation uint64, h transport.Handler) *endpoint {
 	e := &endpoint{net: n, id: id, handler: h, self: transport.Peer{ID: id, Name: name, Incarnation: incarnation}}
 	e.life, e.end = context.WithCancel(context.Background())
-	n.endpoints[id] = e
+	n.endpoints.Store(id, e)
 	return e
 }
 
@@ -197,7 +197,7 @@ func (x *exchange) arrive(first bool) {
 		n.gate.schedule(until+n.jitter(x.id), x.name, func() { x.arrive(first) })
 		return
 	}
-	there := n.endpoints[x.to]
+	there := n.endpoint(x.to)
 	switch {
 	case first && there == nil:
 		x.back("unknown", mix(x.id, 1), x.failed(false, transport.ErrUnknownPeer))
