@@ -340,7 +340,7 @@ func (g *gathering) lack(owner kv.NodeID, reason error) {
 
 var (
 	errTakenDown   = errors.New("taken down by the operator")
-	errNotStanding = errors.New("not in good standing: it is still catching up")
+	errNotStanding = errors.New("not in good standing: it has just started, or is still catching up")
 	errNotLearnt   = errors.New("it has not learnt of the last round of reaping")
 )
 
