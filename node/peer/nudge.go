@@ -63,7 +63,7 @@ func (c *Client) Nudged(ctx context.Context, caller kv.NodeID, req NudgeRequest)
 	case !isMember(v, from):
 		return NudgeReply{}, notApplied(fmt.Errorf("node %v, from which to pull, is not a member of the cluster", from))
 	case c.merger.Room() == 0:
-		return NudgeReply{}, errBusy("it takes no more records at the moment")
+		return NudgeReply{}, errFull()
 	}
 	held, err := c.Pull(ctx, from, req.Keys, req.StandIn)
 	if err != nil {
@@ -92,4 +92,12 @@ func isMember(v ring.View, id kv.NodeID) bool {
 // errBusy is the refusal of a node that would be asked again.
 func errBusy(why string) error {
 	return &kv.Error{Code: kv.CodeOverloaded, Outcome: kv.NotApplied, RetryAfter: nudgePause, Message: "the node is busy: " + why}
+}
+
+// errFull is the refusal of a node that takes no records: its queue or its disk
+// is full, or it is not registered. That lasts.
+func errFull() error {
+	return &kv.Error{
+		Code: kv.CodeOverloaded, Outcome: kv.NotApplied, RetryAfter: fullPause, Message: "the node takes no more records at the moment",
+	}
 }

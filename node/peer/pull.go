@@ -43,6 +43,8 @@ const (
 	viewRounds   = 3 // tries to agree on the view
 	// nudgePause is what a node asks for that takes nothing more at the moment.
 	nudgePause = 100 * time.Millisecond
+	// fullPause is what it asks for that takes nothing for some time.
+	fullPause = 500 * time.Millisecond
 )
 
 var errOwnPull = errors.New("a node does not pull from itself")
