@@ -17,7 +17,10 @@ import (
 
 func TestMain(m *testing.M) {
 	// fasthttp keeps one clock for the process.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode")) // the last one ends by itself
+
 }
 
 // startCluster starts k nodes on loopback and waits until all are ready.
