@@ -8,8 +8,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,8 +68,34 @@ type Keyring struct {
 }
 
 type signingKey struct {
-	epoch uint32
-	key   []byte
+	epoch   uint32
+	signers sync.Pool // of *signer
+}
+
+// signer computes MACs under one key, one at a time. To make one costs as much
+// as several MACs.
+type signer struct {
+	hash      hash.Hash
+	name, sum []byte
+}
+
+func newSigningKey(epoch uint32, key []byte) *signingKey {
+	k := &signingKey{epoch: epoch}
+	k.signers.New = func() any { return &signer{hash: hmac.New(sha256.New, key)} }
+	return k
+}
+
+// mac signs body as the token of a key in a bucket.
+func (k *signingKey) mac(body []byte, bucket, key string) (mac [macSize]byte) {
+	s, _ := k.signers.Get().(*signer) // the pool makes nothing else
+	defer k.signers.Put(s)
+	s.name = wire.AppendString(wire.AppendString(s.name[:0], bucket), key)
+	s.hash.Reset()
+	s.hash.Write(s.name)
+	s.hash.Write(body)
+	s.sum = s.hash.Sum(s.sum[:0])
+	copy(mac[:], s.sum)
+	return mac
 }
 
 // NewKeyring returns the keyring of the cluster with that id and secret. now
@@ -83,7 +111,8 @@ func (k *Keyring) Seal(t Token, bucket, key string) string {
 	b = binary.BigEndian.AppendUint32(b, epoch)
 	b = binary.BigEndian.AppendUint32(b, k.binding(bucket, key))
 	b = appendToken(b, t)
-	b = append(b, k.mac(epoch, b, bucket, key)...)
+	mac := k.signingKey(epoch).mac(b, bucket, key)
+	b = append(b, mac[:]...)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
@@ -108,7 +137,7 @@ func (k *Keyring) Open(text, bucket, key string) (Token, error) {
 	if r.Uint32() != k.binding(bucket, key) {
 		return Token{}, ErrTokenForeign
 	}
-	if !hmac.Equal(mac, k.mac(epoch, body, bucket, key)) {
+	if want := k.signingKey(epoch).mac(body, bucket, key); !hmac.Equal(mac, want[:]) {
 		return Token{}, ErrTokenForged
 	}
 	// Only a token of the past expires: one from a node whose clock is ahead is
@@ -139,26 +168,19 @@ func (k *Keyring) binding(bucket, key string) uint32 {
 	return uint32(d.Sum64())
 }
 
-func (k *Keyring) mac(epoch uint32, body []byte, bucket, key string) []byte {
-	h := hmac.New(sha256.New, k.signingKey(epoch))
-	buf := make([]byte, 0, 128)
-	h.Write(wire.AppendString(wire.AppendString(buf, bucket), key))
-	h.Write(body)
-	return h.Sum(buf)[:macSize]
-}
-
-func (k *Keyring) signingKey(epoch uint32) []byte {
+func (k *Keyring) signingKey(epoch uint32) *signingKey {
 	recent := &k.recent[epoch%2]
 	if last := recent.Load(); last != nil && last.epoch == epoch {
-		return last.key
+		return last
 	}
 	info := binary.BigEndian.AppendUint32([]byte("starling context token "), epoch)
 	key, err := hkdf.Key(sha256.New, k.secret, k.cluster, string(info), sha256.Size)
 	if err != nil {
 		panic(err) // only for a length that SHA-256 cannot give
 	}
-	recent.Store(&signingKey{epoch: epoch, key: key})
-	return key
+	made := newSigningKey(epoch, key)
+	recent.Store(made)
+	return made
 }
 
 // appendToken writes the actors of both clocks once, then the two counters of

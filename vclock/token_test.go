@@ -197,7 +197,8 @@ func TestTokenRefusesNoncanonical(t *testing.T) {
 	} {
 		sealed := unseal(t, ring.Seal(Token{}, "b", "k"))
 		b := append(bytes.Clone(sealed[:9]), body...)
-		b = append(b, ring.mac(ring.epoch(), b, "b", "k")...)
+		mac := ring.signingKey(ring.epoch()).mac(b, "b", "k")
+		b = append(b, mac[:]...)
 		if got, err := ring.Open(base64.RawURLEncoding.EncodeToString(b), "b", "k"); !errors.Is(err, ErrTokenMalformed) {
 			t.Errorf("%s: opened as %v, %v", name, got, err)
 		}
