@@ -257,61 +257,89 @@ var errSlowDisk = &kv.Error{
 
 var errWithdrawn = errors.New("withdrawn before a dot was given")
 
+// assigning is one update on its way into the local record.
+type assigning struct {
+	*Coordinator
+
+	ctx   context.Context //nolint:containedctx // of the one request
+	in    intent
+	given []kv.Blob
+
+	state   atomic.Int32
+	decided chan struct{} // holds a token once made is there
+	made    assignment
+	commit  commitment
+}
+
 // assignOnce runs assign in one read-modify-write. If the store does not get
 // to it in good time, the update is withdrawn, and so has certainly done nothing.
 func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given []kv.Blob) (assignment, *commitment, error) {
-	var state atomic.Int32
-	decided := make(chan assignment, 1)
-	commit := &commitment{done: make(chan struct{})}
+	a := &assigning{Coordinator: c, ctx: ctx, in: in, given: given, decided: make(chan struct{}, 1)}
+	a.commit.done = make(chan struct{})
 	err := c.Local.Assign(AssignRequest{
 		Slot:       kv.Slot{Target: in.standInFor, Partition: uint16(pl.partition), Key: in.Key},
 		Fence:      pl.view.Digest(),
 		N:          pl.n,
 		Durability: in.Durability,
 		Size:       size(in, given),
-		Decide: func(old Held) (kv.Record, []kv.Blob, error) {
-			if ctx.Err() != nil || !state.CompareAndSwap(waiting, deciding) {
-				return kv.Record{}, nil, errWithdrawn
-			}
-			if err := in.checkStanding(old); err != nil {
-				return kv.Record{}, nil, err
-			}
-			a, err := assign(in, old, c.mint, c.Now())
-			if err != nil {
-				return kv.Record{}, nil, err
-			}
-			blobs, err := a.blobs(old.Record, given)
-			if err == nil {
-				decided <- a
-			}
-			return a.record, blobs, err
-		},
-		Done: func(err error) {
-			commit.err = err
-			close(commit.done)
-		},
+		Decide:     a.decide,
+		Done:       a.done,
 	})
 	if err != nil {
 		return assignment{}, nil, undecided(err)
 	}
-	patience := time.NewTimer(late(ctx) / 2) // before the routing loses patience with this node
-	defer patience.Stop()
-	for gone := ctx.Done(); ; gone = nil {
+	if err := a.wait(); err != nil {
+		return assignment{}, nil, err
+	}
+	return a.made, &a.commit, nil
+}
+
+// decide is called in the store's serial order.
+func (a *assigning) decide(old Held) (kv.Record, []kv.Blob, error) {
+	if a.ctx.Err() != nil || !a.state.CompareAndSwap(waiting, deciding) {
+		return kv.Record{}, nil, errWithdrawn
+	}
+	if err := a.in.checkStanding(old); err != nil {
+		return kv.Record{}, nil, err
+	}
+	made, err := assign(a.in, old, a.mint, a.Now())
+	if err != nil {
+		return kv.Record{}, nil, err
+	}
+	blobs, err := made.blobs(old.Record, a.given)
+	if err == nil {
+		a.made = made
+		a.decided <- struct{}{}
+	}
+	return made.record, blobs, err
+}
+
+// done is told what became of the commit.
+func (a *assigning) done(err error) {
+	a.commit.err = err
+	close(a.commit.done)
+}
+
+// wait returns nil once a dot is given: it is in made then.
+func (a *assigning) wait() error {
+	patience := a.timer(late(a.ctx) / 2) // before the routing loses patience with this node
+	defer a.recycle(patience)
+	for gone := a.ctx.Done(); ; gone = nil {
 		select {
-		case a := <-decided:
-			return a, commit, nil
-		case <-commit.done:
+		case <-a.decided:
+			return nil
+		case <-a.commit.done:
 			select {
-			case a := <-decided:
-				return a, commit, nil
+			case <-a.decided:
+				return nil
 			default:
-				return assignment{}, nil, undecided(commit.err)
+				return undecided(a.commit.err)
 			}
 		case <-patience.C:
 		case <-gone:
 		}
-		if state.CompareAndSwap(waiting, withdrawn) {
-			return assignment{}, nil, errSlowDisk
+		if a.state.CompareAndSwap(waiting, withdrawn) {
+			return errSlowDisk
 		}
 		// The decision is being made this very moment: wait for it.
 	}
