@@ -50,6 +50,7 @@ type gathering struct {
 	query
 	collection
 
+	// What calls that nobody waits for any more still read does not change.
 	ctx      context.Context
 	inbox    chan reply
 	calls    []ask
@@ -81,6 +82,7 @@ func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection,
 	if q.hedge != HedgeAll {
 		begun = g.enough()
 	}
+	g.replies = make([]reply, 0, begun)
 	wait := g.hedgeDelay(begun)
 	g.askFirst(begun)
 	err := g.gather(wait)
@@ -119,6 +121,9 @@ func (c *Coordinator) class(id kv.NodeID) int {
 // enough is how many of the order must be asked for every group to have what
 // it needs, if all answer.
 func (g *gathering) enough() int {
+	if len(g.plan.groups) == 1 {
+		return min(g.need, len(g.order))
+	}
 	t := NewTally(g.need, g.plan.groups)
 	for k, id := range g.order {
 		if t.Reached() {
@@ -372,25 +377,22 @@ func (g *gathering) askStandIn(owner kv.NodeID) {
 }
 
 func (g *gathering) ask(id, owner kv.NodeID) {
-	begun, inbox := time.Now(), g.inbox
+	begun := time.Now()
 	g.calls = append(g.calls, ask{id, begun})
-	req := FetchRequest{Fence: g.plan.fence(), Key: g.key, N: g.plan.n, StandIn: id != owner, Reap: g.query.reap}
-	g.fetch(g.ctx, g.plan, id, req, func(got FetchReply, err error) {
-		inbox <- reply{from: id, owner: owner, FetchReply: got, took: time.Since(begun), err: err}
+	g.Replicas.Fetch(g.ctx, id, g.request(g.plan.fence(), id != owner), func(got FetchReply, err error) {
+		full, again := g.plan.fuller(err)
+		if !again {
+			g.inbox <- reply{from: id, owner: owner, FetchReply: got, took: time.Since(begun), err: err}
+			return
+		}
+		g.Replicas.Fetch(g.ctx, id, g.request(full, id != owner), func(got FetchReply, err error) {
+			g.inbox <- reply{from: id, owner: owner, FetchReply: got, took: time.Since(begun), err: err}
+		})
 	})
 }
 
-// fetch asks a node for a record under the plan's view.
-func (c *Coordinator) fetch(ctx context.Context, p plan, from kv.NodeID, req FetchRequest, done func(FetchReply, error)) {
-	c.Replicas.Fetch(ctx, from, req, func(got FetchReply, err error) {
-		full, again := p.fuller(err)
-		if !again {
-			done(got, err)
-			return
-		}
-		req.Fence = full
-		c.Replicas.Fetch(ctx, from, req, done)
-	})
+func (g *gathering) request(f Fence, standIn bool) FetchRequest {
+	return FetchRequest{Fence: f, Key: g.key, N: g.plan.n, StandIn: standIn, Reap: g.query.reap}
 }
 
 // observe learns from an answer how fast the node is.

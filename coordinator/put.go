@@ -194,7 +194,7 @@ type routing struct {
 	put     Put // its write id stays the same over all attempts and views
 	minted  bool
 	list    []candidate
-	inbox   chan attempt
+	inbox   chan *attempt
 	tried   int
 	open    int
 	refused []kv.Failure
@@ -206,7 +206,7 @@ type routing struct {
 func (r *routing) run(ctx context.Context, pl plan) (PutDone, error) {
 	r.doubt = r.doubt || r.open > 0 // under an older view
 	r.list = r.coordinators(pl, r.put)
-	r.inbox = make(chan attempt, len(r.list))
+	r.inbox = make(chan *attempt, len(r.list))
 	r.tried, r.open, r.refused, r.first, r.alike = 0, 0, nil, nil, true
 	patience := late(ctx)
 	timer := r.timer(patience)
@@ -257,9 +257,14 @@ func (r *routing) next(ctx context.Context, pl plan) {
 		r.inbox <- r.alone(ctx, pl, to, req)
 		return
 	}
+	r.beside(ctx, pl, to, req)
+}
+
+// beside has a candidate coordinate while others may be tried.
+func (r *routing) beside(ctx context.Context, pl plan, to candidate, req ForwardRequest) {
 	inbox := r.inbox
 	ok := r.spawn(func() {
-		a := attempt{from: to}
+		a := &attempt{from: to}
 		if to.node == r.Self {
 			a.done, a.err = r.coordinate(ctx, pl, req)
 		} else {
@@ -268,13 +273,13 @@ func (r *routing) next(ctx context.Context, pl plan) {
 		inbox <- a
 	})
 	if !ok {
-		inbox <- attempt{from: to, err: MarkNotRun(errClosed)}
+		inbox <- &attempt{from: to, err: MarkNotRun(errClosed)}
 	}
 }
 
 // alone lets this node coordinate, and waits for it.
-func (r *routing) alone(ctx context.Context, pl plan, at candidate, req ForwardRequest) attempt {
-	a := attempt{from: at, err: MarkNotRun(errClosed)}
+func (r *routing) alone(ctx context.Context, pl plan, at candidate, req ForwardRequest) *attempt {
+	a := &attempt{from: at, err: MarkNotRun(errClosed)}
 	if r.begin() {
 		defer r.running.Done()
 		a.done, a.err = r.coordinate(ctx, pl, req)
@@ -292,7 +297,7 @@ func (r *routing) forward(ctx context.Context, pl plan, to kv.NodeID, req Forwar
 
 // judge returns the error that ends the routing, or nil if the next candidate
 // may do better.
-func (r *routing) judge(pl plan, a attempt) error {
+func (r *routing) judge(pl plan, a *attempt) error {
 	e, isOurs := errors.AsType[*kv.Error](a.err)
 	if stale := pl.newer(a.err); stale != nil {
 		return stale
