@@ -81,8 +81,8 @@ func requests() []planted {
 		{
 			name: "acknowledged before it is committed", breaks: "w nodes hold an acknowledged write",
 			file: "node/replica/replica.go",
-			old:  "			r.notice(slot, err)\n			done(told(err))",
-			new:  "			r.notice(slot, err)\n			done(nil)",
+			old:  "			r.stored(slot, err)\n			done(told(err))",
+			new:  "			r.stored(slot, err)\n			done(nil)",
 		},
 		{
 			name: "a dropped hint", breaks: "what counted towards a sloppy w is kept",
