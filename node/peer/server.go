@@ -71,12 +71,18 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 	switch req.Method {
 	case methodFetch:
 		m, err := coordinator.DecodeFetchRequest(req.Body)
-		s.serve(req, m.Fence, err, false, func() { s.fetch(req, m) })
+		if atOnce(m.Fence, err) {
+			s.fetch(req, m)
+			return
+		}
+		s.fetchAside(req, m, err)
 	case methodStore:
 		m, err := coordinator.DecodeStoreRequest(req.Body)
-		s.serve(req, m.Fence, err, false, func() {
-			s.Replica.Store(m, func(err error) { answer(req, nil, err) })
-		})
+		if atOnce(m.Fence, err) {
+			s.store(req, m)
+			return
+		}
+		s.storeAside(req, m, err)
 	case methodValue:
 		m, err := coordinator.DecodeValueRequest(req.Body)
 		s.serve(req, m.Fence, err, true, func() {
@@ -92,6 +98,22 @@ func (s *Server) Handle(ctx context.Context, req *transport.Request) {
 		}
 		req.Refuse(fmt.Sprintf("method %d is not known to this version", req.Method))
 	}
+}
+
+// atOnce reports whether a request that does not wait needs nothing of serve:
+// the most frequent ones go without its functions, which would be allocated.
+func atOnce(f coordinator.Fence, err error) bool { return err == nil && len(f.Full) == 0 }
+
+func (s *Server) fetchAside(req *transport.Request, m coordinator.FetchRequest, err error) {
+	s.serve(req, m.Fence, err, false, func() { s.fetch(req, m) })
+}
+
+func (s *Server) storeAside(req *transport.Request, m coordinator.StoreRequest, err error) {
+	s.serve(req, m.Fence, err, false, func() { s.store(req, m) })
+}
+
+func (s *Server) store(req *transport.Request, m coordinator.StoreRequest) {
+	s.Replica.Store(m, func(err error) { answer(req, nil, err) })
 }
 
 // serve runs do, aside if it waits or if there is a view to be learnt first.
@@ -143,10 +165,14 @@ func (s *Server) teach(f coordinator.Fence) error {
 
 func (s *Server) fetch(req *transport.Request, m coordinator.FetchRequest) {
 	got, waits, err := s.Replica.FetchNow(m)
-	if !waits {
-		reply(req, got, err)
+	if waits {
+		s.fetchWaiting(req, m)
 		return
 	}
+	reply(req, got, err)
+}
+
+func (s *Server) fetchWaiting(req *transport.Request, m coordinator.FetchRequest) {
 	s.besides(req, func() {
 		got, err := s.Replica.Fetch(m)
 		reply(req, got, err)
@@ -172,13 +198,21 @@ func (s *Server) forward(ctx context.Context, req *transport.Request, m coordina
 	reply(req, done, err)
 }
 
+// replies are buffers for answers, which the transport copies.
+var replies = sync.Pool{New: func() any { return new([]byte) }}
+
 // reply answers with a message, or with the refusal err.
-func reply(req *transport.Request, m message, err error) {
+func reply[M message](req *transport.Request, m M, err error) {
 	if err != nil {
 		answer(req, nil, err)
 		return
 	}
-	req.Reply(m.Append([]byte{replyAnswer}))
+	buf, _ := replies.Get().(*[]byte) // the pool makes nothing else
+	*buf = m.Append(append((*buf)[:0], replyAnswer))
+	req.Reply(*buf)
+	if cap(*buf) <= maxPooled {
+		replies.Put(buf)
+	}
 }
 
 func answer(req *transport.Request, body []byte, err error) {
