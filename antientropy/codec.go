@@ -188,7 +188,7 @@ func DecodeChildrenReply(b []byte) (ChildrenReply, error) {
 
 // Append appends the encoding of r.
 func (r KeysRequest) Append(dst []byte) []byte {
-	dst = appendFence(dst, r.Fence)
+	dst = wire.AppendBool(appendFence(dst, r.Fence), r.Held)
 	dst = binary.AppendUvarint(dst, uint64(len(r.Parts)))
 	for _, l := range r.Parts {
 		dst = appendPart(dst, l.Part)
@@ -203,7 +203,7 @@ func (r KeysRequest) Append(dst []byte) []byte {
 // DecodeKeysRequest reads what [KeysRequest.Append] writes.
 func DecodeKeysRequest(b []byte) (KeysRequest, error) {
 	rd := wire.NewReader(b)
-	r := KeysRequest{Fence: readFence(rd)}
+	r := KeysRequest{Fence: readFence(rd), Held: rd.Bool()}
 	r.Parts = make([]Listing, 0, rd.Count(6, maxParts))
 	for range cap(r.Parts) {
 		l := Listing{Part: readPart(rd)}

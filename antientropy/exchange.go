@@ -50,6 +50,7 @@ type exchange struct {
 	bucket string // heal only keys of this one; "": all
 	window Window
 
+	differed []uint16  // partitions whose roots were not the same, rising
 	verdicts []verdict // of the shares; final when run returns
 	notes    []verdict // of the shares that differed, so far
 	starts   uint64    // of the peer's life, once met
@@ -101,6 +102,7 @@ func (e *exchange) compare(ctx context.Context) ([]canvass, error) {
 	}
 	var list []canvass
 	for _, d := range reply.Differ {
+		e.differed = append(e.differed, d.Partition)
 		i := e.index(d.Partition)
 		if i < 0 {
 			return nil, fmt.Errorf("%w: partition %d was not asked for", errBadMessage, d.Partition)
@@ -272,18 +274,61 @@ func (e *exchange) settleKeys(ctx context.Context, list []place) error {
 
 // lookAgain heals what still differs after a while: the rest were writes under
 // way.
-func (e *exchange) lookAgain(ctx context.Context, first []discord) error {
-	if len(first) == 0 {
+func (e *exchange) lookAgain(ctx context.Context, list []discord) error {
+	if len(list) == 0 {
 		return nil
 	}
 	if err := sleep(ctx, e.SecondLook); err != nil {
 		return err
 	}
-	second, _, err := e.look(ctx, places(first), len(first)+looksFound)
-	if err != nil {
+	if err := e.refresh(list); err != nil {
 		return err
 	}
-	return e.heal(ctx, e.chosen(confirmed(first, second)))
+	var lasting []discord
+	for len(list) > 0 {
+		n := batchOfDiscords(list)
+		held, err := e.askHeld(ctx, list[:n])
+		if err != nil {
+			return err
+		}
+		for _, d := range list[:n] {
+			if d.lasts(held) {
+				lasting = append(lasting, d)
+			}
+		}
+		list = list[n:]
+	}
+	return e.heal(ctx, e.chosen(lasting))
+}
+
+// askHeld asks which of the digests of both sides the peer holds by now.
+func (e *exchange) askHeld(ctx context.Context, list []discord) (func(uint64) bool, error) {
+	parts := listings(list)
+	reply, err := e.askKeys(ctx, true, parts)
+	if err != nil {
+		return nil, err
+	}
+	unknown := make(map[uint64]bool)
+	for i, c := range reply {
+		for _, at := range c.Unknown {
+			if int(at) < len(parts[i].Digests) {
+				unknown[parts[i].Digests[at]] = true
+			}
+		}
+	}
+	return func(digest uint64) bool { return !unknown[digest] }, nil
+}
+
+// askKeys asks about listings and returns an answer for each.
+func (e *exchange) askKeys(ctx context.Context, held bool, parts []Listing) ([]Contrast, error) {
+	reply, err := ask(ctx, e, e.Peers.Keys, KeysRequest{Fence: e.fence(), Held: held, Parts: parts})
+	if err == nil {
+		err = e.meet(reply.Refusal, reply.Starts)
+	}
+	if err == nil && len(reply.Parts) != len(parts) {
+		err = fmt.Errorf("%w: %d parts where %d were asked for", errBadMessage, len(reply.Parts), len(parts))
+	}
+	return reply.Parts, err
 }
 
 // chosen leaves out the keys of which nobody asked that they be healed.
@@ -312,27 +357,21 @@ func (e *exchange) look(ctx context.Context, list []place, enough int) (found []
 }
 
 func (e *exchange) lookOnce(ctx context.Context, list []place) ([]discord, error) {
-	req := KeysRequest{Fence: e.fence(), Parts: make([]Listing, len(list))}
+	parts := make([]Listing, len(list))
 	own := make([][]Entry, len(list))
 	for i, p := range list {
 		var err error
 		if own[i], err = e.entries(p); err != nil {
 			return nil, err
 		}
-		req.Parts[i] = listing(p.part, own[i])
+		parts[i] = listing(p.part, own[i])
 	}
-	reply, err := ask(ctx, e, e.Peers.Keys, req)
-	if err == nil {
-		err = e.meet(reply.Refusal, reply.Starts)
-	}
-	if err == nil && len(reply.Parts) != len(list) {
-		err = fmt.Errorf("%w: %d parts where %d were asked for", errBadMessage, len(reply.Parts), len(list))
-	}
+	reply, err := e.askKeys(ctx, false, parts)
 	if err != nil {
 		return nil, err
 	}
 	var found []discord
-	for i, c := range reply.Parts {
+	for i, c := range reply {
 		found = append(found, discords(list[i], own[i], c)...)
 		if c.Cut {
 			e.note(list[i].part.Partition, unfinished)

@@ -99,13 +99,13 @@ func (e *exchange) refresh(list []discord) error {
 		if err != nil {
 			return err
 		}
-		digests := make(map[kv.Key]uint64, len(own))
+		now := make(map[kv.Key]Entry, len(own))
 		for _, entry := range own {
-			digests[entry.Key] = entry.Digest
+			now[entry.Key] = entry
 		}
 		for i := range list[:n] {
 			d := &list[i]
-			d.here = digests[d.key]
+			d.here, d.mine = now[d.key].Digest, now[d.key].Clock
 			d.given = d.here == d.there
 		}
 		list = list[n:]

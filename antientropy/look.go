@@ -213,35 +213,49 @@ func batch(list []place) int {
 	return len(list)
 }
 
-// confirmed returns those of the second look whose keys differed at the first.
-func confirmed(first, second []discord) []discord {
-	return slices.DeleteFunc(second, func(d discord) bool {
-		_, ok := slices.BinarySearchFunc(first, d, compareDiscords)
-		return !ok
-	})
+// lasts reports whether the records differ still, when d.here is what this node
+// holds by now and held tells of digests whether the peer holds them: it holds
+// what it held before, and not what is here.
+func (d discord) lasts(held func(uint64) bool) bool {
+	if d.here == 0 && d.there == 0 || d.here == d.there {
+		return false
+	}
+	return (d.there == 0 || held(d.there)) && (d.here == 0 || !held(d.here))
 }
 
-// places returns where the discords are, each once. They are sorted.
-func places(list []discord) []place {
-	var out []place
-	for _, d := range list {
-		if n := len(out); n == 0 || out[n-1] != d.at {
-			out = append(out, d.at)
+// listings returns the digests of both sides, place by place.
+func listings(list []discord) []Listing {
+	var out []Listing
+	for i, d := range list {
+		if i == 0 || list[i-1].at != d.at {
+			out = append(out, Listing{Part: d.at.part})
 		}
+		l := &out[len(out)-1]
+		for _, digest := range []uint64{d.here, d.there} {
+			if digest != 0 {
+				l.Digests = append(l.Digests, digest)
+			}
+		}
+	}
+	for _, l := range out {
+		slices.Sort(l.Digests)
 	}
 	return out
 }
 
-func compareDiscords(a, b discord) int {
-	return cmp.Or(comparePlaces(a.at, b.at), compareKeys(a.key, b.key))
-}
-
-func comparePlaces(a, b place) int {
-	return cmp.Or(
-		cmp.Compare(a.part.Partition, b.part.Partition),
-		cmp.Compare(a.part.Leaf, b.part.Leaf),
-		cmp.Compare(a.part.Index, b.part.Index),
-	)
+// batchOfDiscords returns how many of the discords one message asks about again:
+// all of some places, and at least those of one.
+func batchOfDiscords(list []discord) int {
+	places := 1
+	for i := 1; i < len(list); i++ {
+		if list[i].at == list[i-1].at {
+			continue
+		}
+		if places++; places > looksParts || i > looksRecords {
+			return i
+		}
+	}
+	return len(list)
 }
 
 func compareKeys(a, b kv.Key) int {

@@ -58,7 +58,7 @@ func TestDiscordsAreWhatDiffers(t *testing.T) {
 			p := Part{Bits: slicing, Index: i}
 			own := mine.entries(p)
 			room := maxExtraBytes
-			c, err := r.contrast(listing(p, own), 3, &room)
+			c, err := r.contrast(listing(p, own), 3, &room, false)
 			if err != nil || c.Cut {
 				t.Fatal(c, err)
 			}
@@ -91,31 +91,56 @@ func TestContrastIsCutWhereTheMessageEnds(t *testing.T) {
 	}
 	r := &Responder{ResponderConfig: ResponderConfig{Local: theirs}}
 	room := 10 * (entryOverhead + len("b") + len("key10"))
-	c, err := r.contrast(Listing{Digests: []uint64{1000}}, 3, &room)
+	c, err := r.contrast(Listing{Digests: []uint64{1000}}, 3, &room, false)
 	if err != nil || !c.Cut || len(c.Extra) < 9 || len(c.Extra) > 10 || !slices.Equal(c.Unknown, []uint32{0}) {
 		t.Errorf("%d entries, cut: %v, unknown: %v, %v", len(c.Extra), c.Cut, c.Unknown, err)
 	}
-	c, err = r.contrast(Listing{Part: Part{Leaf: 1}}, 3, &room)
+	c, err = r.contrast(Listing{Part: Part{Leaf: 1}}, 3, &room, false)
 	if err != nil || !c.Cut || len(c.Extra) > 0 {
 		t.Errorf("the next part of a full message: %+v, %v", c, err)
 	}
-	if c, _ := r.contrast(Listing{}, 4, &room); c.Cut {
+	if c, _ := r.contrast(Listing{}, 4, &room, false); c.Cut {
 		t.Error("records of a smaller n_max were compared")
 	}
 }
 
-func TestConfirmedAreThoseOfBothLooks(t *testing.T) {
-	at := func(leaf uint8, key int, here uint64) discord {
-		return discord{at: place{part: Part{Leaf: leaf}}, key: keyAt(key), here: here}
+func TestDiscordsThatLast(t *testing.T) {
+	for _, c := range []struct {
+		what        string
+		here, there uint64
+		held        []uint64 // by the peer, by now
+		lasts       bool
+	}{
+		{"nothing changed", 1, 2, []uint64{2}, true},
+		{"the peer got what is here", 1, 2, []uint64{1}, false},
+		{"this node got what is there", 2, 2, []uint64{2}, false},
+		{"the peer got something else", 1, 2, nil, false},
+		{"the peer lacks it still", 1, 0, nil, true},
+		{"the peer has it now", 1, 0, []uint64{1}, false},
+		{"this node lacks it still", 0, 2, []uint64{2}, true},
+		{"this node lacks what the peer replaced", 0, 2, nil, false},
+		{"gone on both sides", 0, 0, nil, false},
+	} {
+		d := discord{here: c.here, there: c.there}
+		if got := d.lasts(func(digest uint64) bool { return slices.Contains(c.held, digest) }); got != c.lasts {
+			t.Errorf("%s: lasts is %v", c.what, got)
+		}
 	}
-	first := []discord{at(1, 1, 10), at(1, 3, 10), at(2, 5, 10)}
-	second := []discord{at(1, 1, 11), at(1, 2, 11), at(2, 3, 11), at(2, 5, 11)}
-	got := confirmed(first, second)
-	if want := []discord{at(1, 1, 11), at(2, 5, 11)}; !reflect.DeepEqual(got, want) {
-		t.Errorf("confirmed %v, not %v", got, want)
+}
+
+func TestListingsOfDiscords(t *testing.T) {
+	at := func(leaf uint8) place { return place{part: Part{Leaf: leaf}} }
+	list := []discord{{at: at(1), here: 9, there: 4}, {at: at(1), there: 6}, {at: at(2), here: 1}}
+	want := []Listing{{at(1).part, []uint64{4, 6, 9}}, {at(2).part, []uint64{1}}}
+	if got := listings(list); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v is asked about as %v", list, got)
 	}
-	if p := places(first); len(p) != 2 {
-		t.Errorf("places %v", p)
+	many := slices.Repeat(list, looksParts)
+	if n := batchOfDiscords(many); len(listings(many[:n])) != looksParts || many[n-1].at == many[n].at {
+		t.Errorf("a message asks about %d of %d discords", n, len(many))
+	}
+	if n := batchOfDiscords(list); n != len(list) {
+		t.Errorf("%d of %d discords in a message", n, len(list))
 	}
 }
 

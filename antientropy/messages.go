@@ -149,11 +149,14 @@ func (p Part) has(k kv.Key) bool {
 // KeysRequest asks which keys differ in parts of the key space.
 type KeysRequest struct {
 	Fence Fence
+	// Held asks only which of the digests the other node holds, whoever told of
+	// them; otherwise they are all that the asking node holds of the parts.
+	Held  bool
 	Parts []Listing
 }
 
-// Listing is what the asking node holds of a part: the digests of its records,
-// rising. No key needs to travel for a record that both have.
+// Listing is digests of records of a part, rising. No key needs to travel for a
+// record that both nodes have.
 type Listing struct {
 	Part    Part
 	Digests []uint64
@@ -172,7 +175,7 @@ type Contrast struct {
 	// answering node holds no record.
 	Unknown []uint32
 	// Extra are the records of the answering node whose digests are not in the
-	// listing.
+	// listing, if they were asked for.
 	Extra []Entry
 	// Cut says that there are more of them than the message holds.
 	Cut bool

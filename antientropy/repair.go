@@ -50,9 +50,9 @@ func (x *Exchanger) Repair(ctx context.Context, sel Selection, progress func(Pro
 	if len(list) == 0 {
 		return ErrNothingSelected
 	}
-	r.round(ctx, list)
+	r.round(ctx, list, 1)
 	r.failed = nil // what failed in the first round is tried again
-	r.round(ctx, r.again(list))
+	r.round(ctx, r.again(list), Whole)
 	return errors.Join(r.failed...)
 }
 
@@ -96,27 +96,28 @@ func (r *repair) again(list []neighbor) []neighbor {
 	return out
 }
 
-func (r *repair) round(ctx context.Context, list []neighbor) {
+func (r *repair) round(ctx context.Context, list []neighbor, w Window) {
 	for _, n := range list {
 		r.so.Total += len(n.shares)
 	}
 	for _, n := range list {
 		r.so.Peer = n.id
 		for shares := range slices.Chunk(n.shares, compareShares) {
-			r.exchange(ctx, n.id, shares)
+			r.exchange(ctx, n.id, shares, w)
 		}
 	}
 }
 
-func (r *repair) exchange(ctx context.Context, peer kv.NodeID, shares []share) {
-	e := &exchange{Exchanger: r.Exchanger, peer: peer, land: r.land, shares: shares, bucket: r.bucket}
+func (r *repair) exchange(ctx context.Context, peer kv.NodeID, shares []share, w Window) {
+	e := &exchange{Exchanger: r.Exchanger, peer: peer, land: r.land, shares: shares, bucket: r.bucket, window: w}
 	err := r.converse(ctx, e)
+	for _, p := range e.differed { // also where nothing was seen through the window
+		r.changed = insert(r.changed, p)
+	}
 	open := 0
 	for i, v := range e.verdicts {
-		if v != same {
-			r.changed = insert(r.changed, shares[i].partition)
-		}
 		if v == unfinished {
+			r.changed = insert(r.changed, shares[i].partition)
 			open++
 		}
 	}

@@ -116,7 +116,7 @@ func (r *Responder) Keys(from kv.NodeID, req KeysRequest) (KeysReply, error) {
 		if !ok {
 			return KeysReply{}, notShared(from, l.Part.Partition)
 		}
-		c, err := r.contrast(l, least, &room)
+		c, err := r.contrast(l, least, &room, req.Held)
 		if err != nil {
 			return KeysReply{}, err
 		}
@@ -126,13 +126,16 @@ func (r *Responder) Keys(from kv.NodeID, req KeysRequest) (KeysReply, error) {
 }
 
 // contrast compares a part with a listing of it; room is how many bytes of
-// entries the reply has left.
-func (r *Responder) contrast(l Listing, least uint8, room *int) (Contrast, error) {
+// entries the reply has left. held: what is not listed is not asked for.
+func (r *Responder) contrast(l Listing, least uint8, room *int, held bool) (Contrast, error) {
 	var c Contrast
 	met := make([]bool, len(l.Digests))
 	err := scanPart(r.Local, l.Part, least, func(e Entry) {
 		if i, ok := slices.BinarySearch(l.Digests, e.Digest); ok {
 			met[i] = true
+			return
+		}
+		if held {
 			return
 		}
 		if *room -= entryOverhead + len(e.Key.Bucket) + len(e.Key.Name); *room < 0 {
