@@ -17,7 +17,7 @@ import (
 
 // eagerShares is how many partitions this node takes from a source in one
 // exchange to become whole. Several exchanges with it are under way at once.
-const eagerShares = 8
+const eagerShares = 2
 
 // Config is what an [Exchanger] is made of. The ports, Self, View, Now, Random
 // and Log are required; a zero elsewhere stands for the default. Ports and
@@ -56,7 +56,8 @@ type Config struct {
 	// Parallel bounds the peers with which exchanges are under way. Default 4.
 	Parallel int
 	// Streams bounds the exchanges with one peer while this node takes from it
-	// what it needs to be in good standing. Default 4.
+	// what it needs to be in good standing: the syncs of the one cover for the work
+	// of the others. Default 8.
 	Streams int
 }
 
@@ -67,7 +68,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Scrub, 24*time.Hour)
 	setDefault(&c.Timeout, 5*time.Second)
 	setDefault(&c.Parallel, 4)
-	setDefault(&c.Streams, 4)
+	setDefault(&c.Streams, 8)
 	if c.Pressure == nil {
 		c.Pressure = func() bool { return false }
 	}
