@@ -367,6 +367,11 @@ func (n *node) roomNow() (keys int, pause time.Duration) {
 // fall empties the node, which knows that and has to merge all again.
 func (n *node) fall() {
 	n.promise()
+	for _, o := range n.c.nodes { // nobody can get it from here any more
+		o.mu.Lock()
+		delete(o.promised, n.id)
+		o.mu.Unlock()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.empty()
