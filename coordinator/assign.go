@@ -79,7 +79,7 @@ func assign(in intent, at Held, mint func() vclock.Actor, now time.Time) (assign
 	}
 	a, err := in.assign(at.Record.Merge(in.known.merged), at.Boot, mint, now)
 	a.reap = at.Reap
-	a.token.Reap = max(at.Reap, in.Token.Reap)
+	a.token.Reap = reapOf(in.Sloppy || in.Token.Reap == neverReaped, max(at.Reap, in.Token.Reap))
 	return a, err
 }
 

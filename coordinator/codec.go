@@ -27,8 +27,7 @@ const (
 
 // Append appends the encoding of r.
 func (r FetchRequest) Append(dst []byte) []byte {
-	dst = append(appendHead(dst, r.Fence, r.Key), byte(r.N))
-	return binary.AppendUvarint(wire.AppendBool(dst, r.StandIn), r.Reap)
+	return binary.AppendUvarint(wire.AppendBool(appendHead(dst, r.Fence, r.Key), r.StandIn), r.Reap)
 }
 
 // DecodeFetchRequest reads what [FetchRequest.Append] writes.
@@ -36,7 +35,6 @@ func DecodeFetchRequest(b []byte) (FetchRequest, error) {
 	rd := wire.NewReader(b)
 	var r FetchRequest
 	r.Fence, r.Key = readHead(rd)
-	r.N = readN(rd)
 	r.StandIn, r.Reap = rd.Bool(), rd.Uvarint()
 	return r, closeMessage(rd, "fetch request")
 }

@@ -47,7 +47,7 @@ func goldenMessages() map[string]message {
 	fence := Fence{Digest: 0x0102030405060708, Full: []byte{}}
 	token := vclock.Token{Seen: vclock.Clock{dot(1, 2)}, Floor: vclock.Clock{dot(1, 2), dot(3, 300)}}
 	return map[string]message{
-		"fetch-request": FetchRequest{Fence: Fence{Digest: 1, Full: []byte("view")}, Key: key, N: 3, StandIn: true, Reap: 300},
+		"fetch-request": FetchRequest{Fence: Fence{Digest: 1, Full: []byte("view")}, Key: key, StandIn: true, Reap: 300},
 		"fetch-reply":   FetchReply{Record: record, Standing: true, Reap: 9},
 		"store-request": StoreRequest{
 			Fence: fence, Key: key, Target: 0xfeed, Durability: DurabilityAsync, Reap: 9,
@@ -188,7 +188,7 @@ func anyMeta(t *rapid.T) []kv.Meta {
 var anyMessage = map[string]func(*rapid.T) message{
 	"fetch-request": func(t *rapid.T) message {
 		return FetchRequest{
-			Fence: anyFence(t), Key: anyKey(t), N: rapid.IntRange(1, kv.MaxN).Draw(t, "n"), StandIn: rapid.Bool().Draw(t, "stand-in"),
+			Fence: anyFence(t), Key: anyKey(t), StandIn: rapid.Bool().Draw(t, "stand-in"),
 			Reap: rapid.Uint64().Draw(t, "reap"),
 		}
 	},

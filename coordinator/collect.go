@@ -392,7 +392,7 @@ func (g *gathering) ask(id, owner kv.NodeID) {
 }
 
 func (g *gathering) request(f Fence, standIn bool) FetchRequest {
-	return FetchRequest{Fence: f, Key: g.key, N: g.plan.n, StandIn: standIn, Reap: g.query.reap}
+	return FetchRequest{Fence: f, Key: g.key, StandIn: standIn, Reap: g.query.reap}
 }
 
 // observe learns from an answer how fast the node is.
@@ -445,20 +445,6 @@ func (col collection) number() uint64 {
 		}
 	}
 	return lowest
-}
-
-// reapedSince reports whether what the answers lack may have been reaped since
-// the number was given out, and nobody lacks it for another reason: all owners
-// have answered, in good standing, and know of a later round.
-func (col collection) reapedSince(number uint64) bool {
-	if col.highest <= number {
-		return false
-	}
-	return !slices.ContainsFunc(col.tally.Owners(), func(id kv.NodeID) bool {
-		return !slices.ContainsFunc(col.replies, func(r reply) bool {
-			return r.from == id && r.owner == id && r.Standing && col.merges(r)
-		})
-	})
 }
 
 // behind lists the owners whose answers lack what others hold.

@@ -279,7 +279,6 @@ func (c *Coordinator) assignOnce(ctx context.Context, pl plan, in intent, given 
 	err := c.Local.Assign(AssignRequest{
 		Slot:       kv.Slot{Target: in.standInFor, Partition: uint16(pl.partition), Key: in.Key},
 		Fence:      pl.view.Digest(),
-		N:          pl.n,
 		Durability: in.Durability,
 		Size:       size(in, given),
 		Decide:     a.decide,

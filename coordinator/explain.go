@@ -58,7 +58,7 @@ func (c *Coordinator) explain(ctx context.Context, p plan, key kv.Key, asked int
 	for i, id := range list {
 		ex.Holdings[i] = Holding{Node: id, Name: p.name(id), Alive: id == c.Self || c.Cluster.Alive(id)}
 		// Those beyond the owners are asked for what they keep for others, too.
-		req := FetchRequest{Fence: p.fence(), Key: key, N: p.n, StandIn: !p.owns(id)}
+		req := FetchRequest{Fence: p.fence(), Key: key, StandIn: !p.owns(id)}
 		c.Replicas.Fetch(ctx, id, req, func(got FetchReply, err error) { inbox <- answer{got, i, err} })
 	}
 	var merged kv.Record

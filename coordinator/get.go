@@ -84,8 +84,12 @@ func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
 
 // answer turns a collection into what the client is shown.
 func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, error) {
-	if !col.merged.Clock.Dominates(g.Floor) && !col.reapedSince(g.FloorReap) {
-		return Got{}, errors.Join(errAgain, stale(col))
+	if !col.merged.Clock.Dominates(g.Floor) {
+		wide, reaped := c.reapedSince(ctx, g, col)
+		if !reaped {
+			return Got{}, errors.Join(errAgain, stale(col))
+		}
+		col = wide
 	}
 	if g.Monotonic {
 		if err := c.anchor(ctx, g.Key, col, g.needs()); err != nil {
@@ -93,7 +97,7 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 		}
 	}
 	values, deleted := col.merged.Visible(c.Now())
-	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock, Reap: max(col.highest, g.FloorReap)}}
+	got := Got{Deleted: deleted, Token: vclock.Token{Seen: col.merged.Clock, Floor: col.merged.Clock, Reap: reapOf(g.Sloppy, col.highest)}}
 	if len(values) > 0 {
 		got.ETag = kv.ETag(values)
 	}

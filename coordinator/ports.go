@@ -52,7 +52,6 @@ type Local interface {
 type AssignRequest struct {
 	Slot       kv.Slot
 	Fence      uint64 // the digest of the request's view
-	N          int    // how many owners count
 	Durability Durability
 	Size       int // about how many bytes the update brings along
 	Decide     func(old Held) (kv.Record, []kv.Blob, error)
@@ -154,9 +153,6 @@ type Fence struct {
 type FetchRequest struct {
 	Fence Fence
 	Key   kv.Key
-	// N is how many owners the request counts: the replica's good standing
-	// depends on what it merged from the others of them.
-	N int
 	// StandIn asks also for what the node holds as hints for other owners.
 	StandIn bool
 	// Reap is a reap number of the key's partition that the replica must learn

@@ -12,6 +12,8 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		{1795313776046340, "node/peer: a copy of a write that was handed on, refused and reported as not applied was applied"},
 		{1795314811027974, "coordinator: a clock that was ahead made all replicas forget the attempts of a write"},
 		{1795316272221356, "coordinator: a late attempt of a write under If-Match replaced a later delete"},
+		{1795321321023659, "coordinator: a floor was taken for reaped that only a stand-in held"},
+		{500414, "node/replica: an emptied owner counted for reads of n=1 before it had merged what was written wider"},
 		{9494, "coordinator: a late attempt of an overwrite replaced what was written since it was acknowledged"},
 		{18517, "coordinator: a late attempt of a write that asked for no value replaced a later delete"},
 		{4351, "coordinator: a request with under 4 ns left woke up for ever to look for stand-ins"},

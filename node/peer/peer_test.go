@@ -140,7 +140,7 @@ func (p *pair) store(to kv.NodeID, req coordinator.StoreRequest) error {
 func (p *pair) calls(to kv.NodeID, f coordinator.Fence) map[string]error {
 	put := coordinator.Put{Key: key}
 	put.N = 3
-	_, fetch := p.fetch(to, coordinator.FetchRequest{Fence: f, Key: key, N: 3})
+	_, fetch := p.fetch(to, coordinator.FetchRequest{Fence: f, Key: key})
 	_, value := p.client.Value(p.ctx, to, coordinator.ValueRequest{Fence: f, Key: key, Dot: vclock.Dot{Actor: 1, Counter: 1}})
 	store := p.store(to, coordinator.StoreRequest{Fence: f, Key: key})
 	errs := map[string]error{"fetch": fetch, "value": value, "store": store}
@@ -166,7 +166,7 @@ func TestCalls(t *testing.T) {
 				t.Errorf("%v cannot be reached: %v", to, err)
 			}
 		}
-		got, err := p.fetch(2, coordinator.FetchRequest{Key: key, N: 3})
+		got, err := p.fetch(2, coordinator.FetchRequest{Key: key})
 		if err != nil || !got.Standing || got.Reap != 7 {
 			t.Errorf("fetched %+v, %v", got, err)
 		}
@@ -317,7 +317,7 @@ func TestSlowFetch(t *testing.T) {
 		p.there.wait, p.there.slow = make(chan bool), true
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
-			got, err := p.fetch(2, coordinator.FetchRequest{Key: key, N: 3})
+			got, err := p.fetch(2, coordinator.FetchRequest{Key: key})
 			if err != nil || got.Reap != 7 {
 				t.Errorf("%+v, %v", got, err)
 			}
@@ -339,7 +339,7 @@ func TestSlowFetchHere(t *testing.T) {
 	meet(t, func(p *pair) {
 		p.here.wait, p.here.slow = make(chan bool), true
 		done := make(chan coordinator.FetchReply, 1)
-		p.client.Fetch(p.ctx, 1, coordinator.FetchRequest{Key: key, N: 3}, func(got coordinator.FetchReply, err error) {
+		p.client.Fetch(p.ctx, 1, coordinator.FetchRequest{Key: key}, func(got coordinator.FetchReply, err error) {
 			if err != nil {
 				t.Error(err)
 			}
@@ -377,7 +377,7 @@ func TestServerIsBounded(t *testing.T) {
 			t.Errorf("request %d: %v", maxAside+1, err)
 		}
 		// What does not wait is served all the same.
-		if _, err := p.fetch(2, coordinator.FetchRequest{Key: key, N: 3}); err != nil {
+		if _, err := p.fetch(2, coordinator.FetchRequest{Key: key}); err != nil {
 			t.Error(err)
 		}
 		close(p.there.wait)

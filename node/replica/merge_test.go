@@ -187,7 +187,7 @@ func TestDamagedRecordIsReplaced(t *testing.T) {
 	if err := r.mergeOf(nil, rec)[0]; err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3})
+	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key})
 	if err != nil || !slices.Equal(texts(got.Record), []string{"v"}) || got.Standing {
 		t.Errorf("%+v, %v", got, err)
 	}

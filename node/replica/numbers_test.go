@@ -50,7 +50,7 @@ func TestNumbersAreDurable(t *testing.T) {
 	if rec, n, err := r.Read(r.slot(key)); !rec.Absent() || n != 300 || err != nil {
 		t.Errorf("read %v, %d, %v", rec, n, err)
 	}
-	if got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3}); got.Reap != 300 || err != nil {
+	if got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key}); got.Reap != 300 || err != nil {
 		t.Errorf("fetched %v, %v", got, err)
 	}
 }
@@ -66,7 +66,7 @@ func TestFetchHeedsTheNumber(t *testing.T) {
 			if unregistered {
 				tt.want = 3
 			}
-			got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3, Reap: tt.asked})
+			got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, Reap: tt.asked})
 			if err != nil || got.Reap != tt.want || r.Number(r.partition()) != tt.want {
 				t.Errorf("unregistered %v, asked for %d: %d, %v", unregistered, tt.asked, got.Reap, err)
 			}

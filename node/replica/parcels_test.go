@@ -190,7 +190,7 @@ func TestDamagedRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.rot(key, hidden)
-			got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3})
+			got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key})
 			if got.Standing || hidden == errors.Is(err, storage.ErrCorrupt) {
 				t.Errorf("fetched %+v, %v", got, err)
 			}
@@ -229,7 +229,7 @@ func TestAbsentBesideDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.rot(key, true)
-	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: r.beside(key), N: 3})
+	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: r.beside(key)})
 	if err != nil || got.Standing || !r.ledger.Doubted(r.partition(), key.Leaf()) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -132,11 +132,11 @@ func (r *Replica) look(v ring.View, own kv.Slot, req coordinator.FetchRequest) (
 	// was reaped under it. The standing must be good before and after: what was
 	// merged or lost meanwhile was not there to be read.
 	reply.Reap = r.numbers.stored(own.Partition)
-	stands := r.stands(v, own, req.N)
+	stands := r.stands(v, own)
 	if reply.Record, err = r.held(v, req.Key, req.StandIn); err != nil {
 		return coordinator.FetchReply{}, told(err)
 	}
-	reply.Standing = stands && r.stands(v, own, req.N)
+	reply.Standing = stands && r.stands(v, own)
 	reply.Record.Mine = kv.Mine{}
 	return reply, nil
 }
@@ -181,11 +181,12 @@ func (r *Replica) notice(slot kv.Slot, err error) {
 	}
 }
 
-// stands reports whether an answer of this node counts for a request of n
-// owners. In a leaf that is doubted no record does: one that took the place of a
+// stands reports whether an answer of this node counts. It must have merged from
+// all owners, however few a request asks: what was written to more, and
+// acknowledged by them, is read by few. In a leaf that is doubted no record does: one that took the place of a
 // damaged one may lack what only that one held.
-func (r *Replica) stands(v ring.View, slot kv.Slot, n int) bool {
-	return r.standing.Registered() && r.standing.Standing(slot.Partition, firstOwners(v, slot.Partition, n)) &&
+func (r *Replica) stands(v ring.View, slot kv.Slot) bool {
+	return r.standing.Registered() && r.standing.Standing(slot.Partition, firstOwners(v, slot.Partition, kv.MaxN)) &&
 		!r.standing.Doubted(slot.Partition, slot.Key.Leaf())
 }
 
@@ -319,7 +320,7 @@ func (r *Replica) assign(req coordinator.AssignRequest, sync bool) error {
 				return storage.Change{}, errUnsettled
 			}
 			next, blobs, err := req.Decide(coordinator.Held{
-				Record: old, Boot: r.boot(boot), Reap: number, Standing: r.stands(v, req.Slot, req.N),
+				Record: old, Boot: r.boot(boot), Reap: number, Standing: r.stands(v, req.Slot),
 			})
 			decided = err == nil
 			return storage.Change{Record: next, Blobs: blobs, Same: err == nil && old.Covers(next)}, err

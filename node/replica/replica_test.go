@@ -126,7 +126,7 @@ func (r *rig) put(req coordinator.StoreRequest, rec kv.Record) error {
 
 func (r *rig) fetch(standIn bool) kv.Record {
 	r.tb.Helper()
-	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, N: 3, StandIn: standIn})
+	got, err := r.Fetch(coordinator.FetchRequest{Fence: r.fence(), Key: key, StandIn: standIn})
 	if err != nil || !got.Standing {
 		r.tb.Fatal(got, err)
 	}
@@ -357,7 +357,7 @@ func TestFence(t *testing.T) {
 		}
 		if learnt == 1 {
 			calls["fetch"] = func() error {
-				_, err := r.Fetch(coordinator.FetchRequest{Fence: fence, Key: key, N: 3})
+				_, err := r.Fetch(coordinator.FetchRequest{Fence: fence, Key: key})
 				return err
 			}
 			calls["value"] = func() error {
