@@ -6,7 +6,7 @@ BENCH ?= .
 COUNT ?= 1
 FUZZTIME ?= 10s
 NODES ?= 5
-SEEDS ?= 20000
+SEEDS ?= 5000
 DURATION ?= 1h
 ROUNDS ?= 20
 
@@ -82,7 +82,7 @@ SIM = $(GO) test -c -o bin/sim.test ./sim && \
 	STARLING_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) bin/sim.test -test.run='^TestSim$$'
 
 .PHONY: sim
-sim: ## run SEEDS (20000) simulated clusters, or the one of SEED
+sim: ## run SEEDS (5000) simulated clusters, or the one of SEED
 	@$(SIM) $(if $(SEED),-sim.seed=$(SEED),-sim.seeds=$(SEEDS))
 
 .PHONY: sim-soak
