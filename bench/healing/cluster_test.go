@@ -160,6 +160,9 @@ func (c *cluster) stop(i int) {
 	m.Core, m.ln = nil, nil
 }
 
+// firstSalt is of the values that are written first.
+const firstSalt = "first"
+
 // fill stores the same records of 100 bytes in some nodes, as they come from a
 // coordinator, and returns how many a second the slowest of them took.
 func (c *cluster) fill(from, to int, salt string, into ...int) float64 {
@@ -174,7 +177,10 @@ func (c *cluster) fill(from, to int, salt string, into ...int) float64 {
 	}
 	for k := from; k < to; k++ {
 		key := kv.Key{Bucket: "b", Name: fmt.Sprintf("key-%09d", k)}
-		record := recordOf(k, salt)
+		record := recordOf(k, firstSalt, kv.Record{})
+		if salt != firstSalt {
+			record = recordOf(k, salt, record)
+		}
 		for _, i := range into {
 			if waiting++; waiting == cap(done) {
 				take()
@@ -194,8 +200,8 @@ func (c *cluster) fill(from, to int, salt string, into ...int) float64 {
 	return float64(to-from) / time.Since(begun).Seconds()
 }
 
-// recordOf is the one record of a key.
-func recordOf(k int, salt string) kv.Record {
+// recordOf is the record of a key, written by one who had read before.
+func recordOf(k int, salt string, before kv.Record) kv.Record {
 	value := make([]byte, 100)
 	copy(value, fmt.Sprintf("%s value %d", salt, k))
 	s := kv.Sibling{
@@ -203,7 +209,7 @@ func recordOf(k int, salt string) kv.Record {
 		Length: 100, Checksum: kv.Checksum(value), Inline: value,
 	}
 	actor := vclock.Actor(mathrand.NewPCG(uint64(k), uint64(len(salt))).Uint64() | 1)
-	r, _ := kv.Record{}.Put(s, nil, 1, func() vclock.Actor { return actor }, time.Time{})
+	r, _ := before.Put(s, before.Clock, 1, func() vclock.Actor { return actor }, time.Time{})
 	r.Mine = kv.Mine{}
 	return r
 }

@@ -20,8 +20,8 @@ func TestFigures(t *testing.T) {
 		t.Skip("a measurement of minutes: make healing")
 	}
 	c := newCluster(t)
-	c.fill(0, *keys, "first", 0, 1, 2)
-	plain := c.fill(0, *keys, "first", 0) // the same again: what a merge that changes nothing takes
+	c.fill(0, *keys, firstSalt, 0, 1, 2)
+	plain := c.fill(0, *keys, firstSalt, 0) // the same again: what a merge that changes nothing takes
 	t.Logf("merges that change nothing: %.0f records/s", plain)
 	c.exchange(t, "nothing differs")
 	c.exchange(t, "nothing differs, again")
@@ -81,7 +81,7 @@ func (c *cluster) empty(t *testing.T) {
 	c.stop(0)
 	c.nodes[0].life++
 	c.start(0)
-	plain := c.fill(*keys, 2**keys, "plain", 0)
+	plain := c.fill(*keys, 2**keys, firstSalt, 0)
 	t.Logf("emptied: %.0f records/s, plain stores %.0f/s, ratio %.2f", streamed, plain, streamed/plain)
 }
 
