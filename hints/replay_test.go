@@ -3,6 +3,7 @@ package hints
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,18 +95,19 @@ func TestMissedMeanwhile(t *testing.T) {
 		for i := range 5 {
 			w.miss(2, key(i))
 		}
-		again := 40
+		var again atomic.Int64
+		again.Store(40)
 		w.peer(2, func(p *peer) {
 			p.away, p.slow = false, time.Millisecond
 			p.onPull = func(k kv.Key) {
-				if again--; again > 0 {
-					time.AfterFunc(time.Duration(again)*time.Millisecond/2, func() { w.miss(2, k) })
+				if left := again.Add(-1); left > 0 {
+					time.AfterFunc(time.Duration(left)*time.Millisecond/2, func() { w.miss(2, k) })
 				}
 			}
 		})
 		time.Sleep(20 * time.Second)
-		if again > 0 || !w.converged(2, 5) || w.owed(2).Missed.Count > 0 {
-			t.Errorf("%d to come, %+v", again, w.owed(2))
+		if again.Load() > 0 || !w.converged(2, 5) || w.owed(2).Missed.Count > 0 {
+			t.Errorf("%d to come, %+v", again.Load(), w.owed(2))
 		}
 	})
 }

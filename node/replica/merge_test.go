@@ -228,7 +228,7 @@ func TestMergeEndsInTime(t *testing.T) {
 	r := newRig(t, storage.Options{})
 	rec, _ := written(kv.Record{}, 1, "v", 3)
 	release := r.blocked()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	errs := r.MergeParcels(ctx, r.view.Digest(), []kv.Parcel{{Key: key, Record: kv.AppendRecord(nil, rec)}}, nil)
 	if err := errors.Join(errs[0], r.Sync(ctx)); !errors.Is(errs[0], errOutcomeOpen) || !errors.Is(err, context.DeadlineExceeded) {
