@@ -366,6 +366,7 @@ func TestReplayModel(t *testing.T) {
 				w := newWorld(t)
 				w.slowDisk(time.Millisecond)
 				stop := w.start()
+				synctest.Wait()
 				for _, op := range ops {
 					target, k := kv.NodeID(2+op%2), key(op/2%10)
 					switch op / 100 {
@@ -387,6 +388,7 @@ func TestReplayModel(t *testing.T) {
 						stop()
 						stop = w.start()
 					}
+					synctest.Wait() // else it is chance what the next one meets
 				}
 				for id := kv.NodeID(2); id < 4; id++ {
 					w.peer(id, func(p *peer) { p.away, p.pause, p.refuse = false, 0, nil })
