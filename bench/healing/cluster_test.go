@@ -160,12 +160,37 @@ func (c *cluster) stop(i int) {
 	m.Core, m.ln = nil, nil
 }
 
+// plain returns how many such records a second a store takes that does nothing
+// else, on a new disk.
+func (c *cluster) plain(keys int) float64 {
+	c.tb.Helper()
+	dir, err := storage.OpenDir(filepath.Join(c.home, "plain"), "plain", random)
+	c.check(err)
+	engine, err := badgerengine.Open(dir, badgerengine.Options{MemTableSize: 16 << 20})
+	c.check(err)
+	s, err := storage.Open(engine, storage.Options{Random: random, Now: time.Now})
+	c.check(err)
+	rate := c.store(0, keys, firstSalt, []*storage.Store{s})
+	c.check(s.Close())
+	c.check(dir.Close())
+	return rate
+}
+
 // firstSalt is of the values that are written first.
 const firstSalt = "first"
 
 // fill stores the same records of 100 bytes in some nodes, as they come from a
 // coordinator, and returns how many a second the slowest of them took.
 func (c *cluster) fill(from, to int, salt string, into ...int) float64 {
+	c.tb.Helper()
+	stores := make([]*storage.Store, len(into))
+	for i, n := range into {
+		stores[i] = c.nodes[n].Store()
+	}
+	return c.store(from, to, salt, stores)
+}
+
+func (c *cluster) store(from, to int, salt string, stores []*storage.Store) float64 {
 	c.tb.Helper()
 	begun := time.Now()
 	layout := c.view.Active()[0]
@@ -181,11 +206,11 @@ func (c *cluster) fill(from, to int, salt string, into ...int) float64 {
 		if salt != firstSalt {
 			record = recordOf(k, salt, record)
 		}
-		for _, i := range into {
+		for _, s := range stores {
 			if waiting++; waiting == cap(done) {
 				take()
 			}
-			c.check(c.nodes[i].Store().Submit(storage.Update{
+			c.check(s.Submit(storage.Update{
 				Slot: kv.Slot{Partition: uint16(layout.Partition(key.Hash())), Key: key}, Size: 200,
 				Apply: func(old kv.Record, _ uint64) (storage.Change, error) {
 					return storage.Change{Record: old.Merge(record)}, nil
