@@ -21,6 +21,7 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		{1491, "coordinator: one attempt of a write replaced, the other showed again for good"},
 		{76, "coordinator: a slow disk and the routing lost patience at one moment: two histories"},
 		{1795315909067471, "sim: an overwrite and a write that came within a millisecond of it"},
+		{1795323685028295, "sim: the judge read while a round of reaping was being applied"},
 		{569, "sim: what a failed sync was for is gone after a crash, and was never promised if it was not waited for"},
 		{10617, "sim: a slow commit brought its error after the faults had ended"},
 		{23282, "sim: the disk that knew of two attempts of one write was wiped"},
