@@ -21,6 +21,7 @@ func (n *Node) registerMetrics() {
 	n.coordinatorMetrics()
 	n.storeMetrics()
 	n.peerMetrics()
+	n.registry.MustRegister(repairCollector{n})
 }
 
 func (n *Node) coordinatorMetrics() {

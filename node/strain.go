@@ -39,4 +39,7 @@ func (s *strain) run(ctx context.Context) {
 }
 
 // high reports whether the machine does not keep up.
-func (s *strain) high() bool { return time.Duration(s.late.Load()) > strained }
+func (s *strain) high() bool { return s.average() > strained }
+
+// average returns how late timers are.
+func (s *strain) average() time.Duration { return time.Duration(s.late.Load()) }

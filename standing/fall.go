@@ -205,38 +205,41 @@ type Stats struct {
 	Cause      Cause     // of the last fall
 	Since      time.Time // of the last fall; zero if there was none
 	Pending    bool      // the disk was set back and is being put into quarantine
-	// Fallen counts the partitions that the node owns in some active layout and
-	// that do not count for reads which ask all owners.
-	Fallen  int
-	Doubted int // leaves
+	// Partitions counts those that the node owns in some active layout, and
+	// Fallen those of them that do not count for reads which ask all owners.
+	Partitions, Fallen int
+	Doubted            int // leaves
 }
 
-// Stats returns the standing of the node. It walks over all partitions of a
-// node that ever fell.
+// Stats returns the standing of the node. It walks over all partitions.
 func (l *Ledger) Stats() Stats {
-	fallen := l.countFallen()
+	owned, fallen := l.countPartitions()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return Stats{
 		Registered: l.Registered(), Life: l.history.Tip().Life,
 		Falls: l.fall.epoch, Cause: l.fall.cause, Since: l.fall.since, Pending: l.fall.pending,
-		Fallen: fallen, Doubted: len(l.doubts),
+		Partitions: owned, Fallen: fallen, Doubted: len(l.doubts),
 	}
 }
 
-func (l *Ledger) countFallen() int {
+func (l *Ledger) countPartitions() (owned, fallen int) {
 	active := l.config.View().Active()
-	if !l.fallen.Load() || len(active) == 0 {
-		return 0
+	if len(active) == 0 {
+		return 0, 0
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	count := 0
 	for p := range active[0].Partitions() {
-		owners := slices.Concat(l.owners(uint16(p))...)
-		if slices.Contains(owners, l.config.Self) && !l.stands(uint16(p), owners) {
-			count++
+		mine := slices.ContainsFunc(active, func(layout *ring.Layout) bool {
+			return slices.Contains(layout.Owners(ring.Partition(p)), l.config.Self)
+		})
+		if !mine {
+			continue
+		}
+		if owned++; l.fallen.Load() && !l.stands(uint16(p), slices.Concat(l.owners(uint16(p))...)) {
+			fallen++
 		}
 	}
-	return count
+	return owned, fallen
 }

@@ -387,7 +387,7 @@ func TestSetBack(t *testing.T) {
 				cl.agreed()
 				s := m.up.Load().Stats()
 				want := Stats{
-					Registered: true, Life: m.up.Load().Life(), Falls: 1, Cause: CauseSetBack, Since: s.Since, Fallen: partitions,
+					Registered: true, Life: m.up.Load().Life(), Falls: 1, Cause: CauseSetBack, Since: s.Since, Partitions: partitions, Fallen: partitions,
 				}
 				if s != want || s.Life.Starts <= before.Starts || m.setBacks.Load() != 1 {
 					t.Errorf("%+v after %v, %d set-backs", s, before, m.setBacks.Load())
