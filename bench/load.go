@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,11 @@ type Config struct {
 	// Rate makes the loop open: requests per second over all connections. 0: a
 	// closed loop.
 	Rate float64
+	// Patience, if set, makes clients of an open loop give a request up that is
+	// not sent so long after it was due, because its connection is busy: more is
+	// due than can ever be sent. It is counted and costs next to nothing. 0: all
+	// are sent, however late.
+	Patience time.Duration
 	// WarmUp goes before Duration and does not count.
 	WarmUp, Duration time.Duration
 	// Seed chooses keys and operations, which are the same in every run of it.
@@ -31,7 +37,9 @@ type Config struct {
 	Dial   Dial
 	// PIDs are the servers' processes, whose processor time is measured.
 	PIDs []int
-	// Report, if set, is told every second of the run.
+	// Slice is the length of a part of the timeline. Default 1 s.
+	Slice time.Duration
+	// Report, if set, is told of every part of the timeline.
 	Report func(Second)
 }
 
@@ -56,6 +64,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("a rate of %g requests a second: use 0 for a closed loop, or more", c.Rate)
 	case c.Duration <= 0:
 		return errors.New("the load needs a duration")
+	case c.Slice < 0 || c.Patience < 0:
+		return errors.New("the load's slice and patience cannot be negative")
 	}
 	return checkKeySize(c.Keys, c.KeySize)
 }
@@ -148,7 +158,8 @@ func (l *load) observe(ctx context.Context) {
 	}
 	l.cpu.begin(l.PIDs)
 	last := l.from
-	for next := l.from.Add(time.Second); ; next = next.Add(time.Second) {
+	slice := cmp.Or(l.Slice, time.Second)
+	for next := l.from.Add(slice); ; next = next.Add(slice) {
 		if next.After(l.end) {
 			next = l.end
 		}

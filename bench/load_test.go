@@ -137,6 +137,21 @@ func TestOpenLoopCountsFromWhenDue(t *testing.T) {
 	})
 }
 
+// Clients without patience send what they can at once, and the rest never.
+func TestOpenLoopGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testLoad(newFakeStore(100*time.Millisecond), "reads")
+		c.Rate, c.Patience, c.Slice = 1000, time.Millisecond, 100*time.Millisecond // 40 are possible
+		r := mustRun(t, c)
+		if r.Done+r.GivenUp != 5000 || r.Unsent != 0 || r.Done < 190 || r.Done > 200 {
+			t.Errorf("done %d, given up %d, unsent %d", r.Done, r.GivenUp, r.Unsent)
+		}
+		if r.Latency.Max > 102 || len(r.Timeline) != 50 {
+			t.Errorf("latencies %+v, %d slices", r.Latency, len(r.Timeline))
+		}
+	})
+}
+
 func TestOpenLoopTellsWhatItCouldNotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := testLoad(newFakeStore(100*time.Millisecond), "reads")

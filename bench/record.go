@@ -45,6 +45,9 @@ type Counts struct {
 	// Unsent are requests of an open loop that were due and never sent, because
 	// their connection was still busy with earlier ones at the end.
 	Unsent int64 `json:"unsent"`
+	// GivenUp are requests of an open loop that clients gave up unsent, because
+	// their connection was busy for longer than they had patience.
+	GivenUp int64 `json:"given_up,omitempty"`
 }
 
 func (c *Counts) add(o Counts) {
@@ -55,6 +58,7 @@ func (c *Counts) add(o Counts) {
 	c.Conflicts += o.Conflicts
 	c.Resolving += o.Resolving
 	c.Unsent += o.Unsent
+	c.GivenUp += o.GivenUp
 }
 
 func (c *Counts) fail(kind string, n int64) {
@@ -105,8 +109,15 @@ func (r *recorder) unsent(n int64) {
 	r.counts.Unsent += n
 }
 
-// Second is what happened in one second of a run: how many requests ended and
-// how long they had taken.
+// givenUp counts requests that were left out.
+func (r *recorder) givenUp(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts.GivenUp += n
+}
+
+// Second is what happened in one second of a run, or another part of it: how
+// many requests ended and how long they had taken.
 type Second struct {
 	At      float64 `json:"at"` // its end, in seconds since the first request that counts
 	Length  float64 `json:"length"`

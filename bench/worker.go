@@ -41,11 +41,18 @@ func (w *worker) run(ctx context.Context) {
 }
 
 // runOpen sends each request when it is due, or as soon after as the
-// connection is free.
+// connection is free; a client without patience leaves out those that it is too
+// late for.
 func (w *worker) runOpen(ctx context.Context) {
 	s := schedule{start: w.start, rate: w.Rate, connections: int64(w.Connections), index: int64(w.id)}
 	total := s.until(w.end)
-	for i := range total {
+	for i := int64(0); i < total; i++ {
+		if w.Patience > 0 {
+			i += w.giveUp(s, i, min(total, s.until(time.Now().Add(-w.Patience))))
+		}
+		if i == total {
+			return
+		}
 		due := s.due(i)
 		if !sleepUntil(ctx, due) {
 			w.rec.unsent(total - i)
@@ -53,6 +60,16 @@ func (w *worker) runOpen(ctx context.Context) {
 		}
 		w.request(ctx, due, time.Now())
 	}
+}
+
+// giveUp counts the requests from i until first as given up, and returns how
+// many they are. Those of the warm-up do not count.
+func (w *worker) giveUp(s schedule, i, first int64) int64 {
+	if first <= i {
+		return 0
+	}
+	w.rec.givenUp(max(0, first-max(i, s.until(w.from))))
+	return first - i
 }
 
 // request carries out one operation and returns when it ended.
