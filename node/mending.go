@@ -28,11 +28,11 @@ func (m *mending) Repairs() api.RepairState {
 	out := api.RepairState{
 		Node: m.cfg.Name,
 		Standing: api.StandingState{
-			Registered: m.admission.Registered(), Partitions: ex.CatchUp.Partitions,
-			Fallen: ex.CatchUp.Partitions - ex.CatchUp.Done, Doubted: st.Doubted, Pulled: ex.CatchUp.Records,
+			Registered: m.admission.Registered(), Partitions: st.Partitions, Fallen: st.Fallen,
+			Doubted: st.Doubted, Pulled: ex.CatchUp.Records,
 		},
 		Hints: m.hints(), Found: ex.KeysDiffer, Healed: ex.KeysHealed, Reads: m.repairs.reader.Stats().Healed,
-		Quarantined: m.repairs.release.kept.Load(), Reap: m.reaping(),
+		Quarantined: m.repairs.release.held.Load(), Reap: m.reaping(),
 	}
 	if st.Fallen > 0 {
 		out.Standing.Cause = st.Cause.String()

@@ -33,7 +33,7 @@ func (n *Node) repairSample() repairSample {
 	r := &n.repairs
 	return repairSample{
 		at: time.Now(), hints: r.replayer.Stats(), reads: r.reader.Stats(), exchanges: r.exchanger.Stats(),
-		standing: n.ledger.Stats(), registered: n.admission.Registered(), quarantined: r.release.kept.Load(),
+		standing: n.ledger.Stats(), registered: n.admission.Registered(), quarantined: r.release.held.Load(),
 		reaping: r.reaper.Stats(), late: n.strain.average(), yielding: n.pressed(),
 	}
 }

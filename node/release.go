@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -10,12 +12,13 @@ import (
 )
 
 // release judges what is in quarantine, partition by partition, once the node
-// has merged all that the other owners hold of it.
+// has merged all that the other owners hold of it, and counts it.
 type release struct {
 	*Core
 
 	woken chan struct{}
-	kept  atomic.Uint64 // records that stay in quarantine, as last judged
+	moves atomic.Uint64 // how often all of the disk was put into quarantine
+	held  atomic.Uint64 // records in quarantine
 }
 
 func newRelease(c *Core) *release { return &release{Core: c, woken: make(chan struct{}, 1)} }
@@ -28,41 +31,80 @@ func (r *release) wake() {
 	}
 }
 
+// moved says that more has been put into quarantine.
+func (r *release) moved() {
+	r.moves.Add(1)
+	r.wake()
+}
+
+// apart is what is known of the records in quarantine of a partition.
+type apart struct {
+	records uint64
+	moves   uint64 // as of when they were counted
+	judged  uint64 // the fall after which they were judged; 0: not since the start
+}
+
 // Run judges until ctx ends, what is left of an earlier start first. What was
 // kept is judged again after the next start.
 func (r *release) Run(ctx context.Context) {
-	judged := make(map[uint16]uint64) // by partition: the fall after which it was
+	r.moved()
+	known := make(map[uint16]apart)
 	for {
-		r.all(ctx, judged)
 		select {
 		case <-r.woken:
 		case <-ctx.Done():
 			return
 		}
+		if err := r.all(ctx, known); err != nil && ctx.Err() == nil {
+			r.world.Log.Warn("quarantine could not be read", zap.Error(err))
+		}
 	}
 }
 
-func (r *release) all(ctx context.Context, judged map[uint16]uint64) {
-	ports := repairPorts{r.Core}
+// all judges whatever can be judged. It keeps in known what is in quarantine.
+func (r *release) all(ctx context.Context, known map[uint16]apart) error {
 	partitions, err := r.repairs.setback.Partitions()
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(known, func(p uint16, _ apart) bool { return !slices.Contains(partitions, p) })
+	var held uint64
 	for _, p := range partitions {
-		missing, fall := r.ledger.Sources(p, ports.Owners(p, kv.MaxN))
-		if len(missing) > 0 || judged[p] >= fall || !r.admission.Registered() || ctx.Err() != nil {
-			continue
-		}
-		done, err := r.repairs.setback.Release(ctx, p)
+		known[p], err = r.partition(ctx, p, known[p])
 		if err != nil {
 			r.world.Log.Warn("quarantine could not be judged", zap.Uint16("partition", p), zap.Error(err))
-			continue
 		}
-		judged[p] = fall
-		r.kept.Add(uint64(done.Kept))
-		if done.Kept > 0 {
-			r.world.Log.Warn("records of a disk that was set back stay in quarantine: no other owner has them, and they may have been deleted",
-				zap.Uint16("partition", p), zap.Int("kept", done.Kept))
+		held += known[p].records
+	}
+	r.held.Store(held)
+	return nil
+}
+
+// partition counts what is in quarantine of a partition, where more may have
+// come, and judges it, where that is due. It returns what is there then.
+func (r *release) partition(ctx context.Context, p uint16, was apart) (apart, error) {
+	if moves := r.moves.Load(); was.moves < moves {
+		was.records, was.moves = 0, moves
+		err := r.store.ScanQuarantine(p, func(kv.Key, kv.Record) error {
+			was.records++
+			return ctx.Err()
+		})
+		if err != nil {
+			return was, err
 		}
 	}
+	missing, fall := r.ledger.Sources(p, repairPorts{r.Core}.Owners(p, kv.MaxN))
+	if len(missing) > 0 || was.judged >= fall || !r.admission.Registered() || ctx.Err() != nil {
+		return was, ctx.Err()
+	}
+	done, err := r.repairs.setback.Release(ctx, p)
 	if err != nil {
-		r.world.Log.Warn("quarantine could not be read", zap.Error(err))
+		return was, err
 	}
+	if done.Kept > 0 {
+		r.world.Log.Warn("records of a disk that was set back stay in quarantine: no other owner has them, and they may have been deleted: "+
+			"see starling status --quarantine", zap.Uint16("partition", p), zap.Int("kept", done.Kept))
+	}
+	was.judged, was.records = fall, uint64(done.Kept)
+	return was, nil
 }

@@ -23,7 +23,8 @@ type RepairOptions struct {
 	// of the whole disk takes.
 	Exchange, SecondLook, Scrub time.Duration
 	// Chapter is how often at most a node tells the others how far it has come: a
-	// disk that is set back by less than that may go unnoticed. Default 10 s.
+	// disk that is set back by less than that may go unnoticed, and see
+	// [standing.KeeperConfig] for when by more. Default 10 s.
 	Chapter time.Duration
 	// Patience is how long a start waits for members that would know if the disk
 	// had been set back: see [standing.KeeperConfig]. Zero: for ever.
@@ -145,6 +146,7 @@ func (c *Core) putAway(ctx context.Context, beyond uint64) (starts uint64, err e
 	if _, err := c.repairs.setback.PutAway(ctx); err != nil {
 		return 0, err
 	}
+	c.repairs.release.moved()
 	if err := c.store.RaiseStarts(beyond + 1); err != nil {
 		return 0, err
 	}

@@ -37,8 +37,11 @@ type KeeperConfig struct {
 	// called again, after a restart too.
 	OnSetBack func(ctx context.Context, beyond uint64) (starts uint64, err error)
 	// Chapter is how often at most a new chapter begins. A disk that is set back
-	// by less than about that may go unnoticed. Acknowledged counts what the
-	// node has acknowledged: no chapter begins while it stays the same.
+	// by less than about that may go unnoticed, and by more if of the chapters
+	// that it lost only members heard that are away when it comes back: a
+	// chapter counts as begun when it is on this disk, and is told to each member
+	// as soon as that can be reached. Acknowledged counts what the node has
+	// acknowledged: no chapter begins while it stays the same.
 	Chapter      time.Duration
 	Acknowledged func() uint64
 	// Patience is how long a node that has started waits for enough members to

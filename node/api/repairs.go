@@ -43,8 +43,8 @@ type RepairState struct {
 	OldestClean *float64 `json:"oldest_clean_seconds"`
 	// Reads counts the keys that reads had repaired.
 	Reads uint64 `json:"read_repairs"`
-	// Quarantined counts records of a disk that was set back which nobody else
-	// has: neither served nor discarded.
+	// Quarantined counts the records in quarantine at the moment, those of a disk
+	// that was set back: neither served nor discarded.
 	Quarantined uint64    `json:"quarantined"`
 	Reap        ReapState `json:"reap"`
 	// Run is the last repair that was asked for; null if none was.
@@ -58,7 +58,7 @@ type StandingState struct {
 	Partitions int    `json:"partitions"` // that the node owns
 	Cause      string `json:"cause,omitempty"`
 	Doubted    int    `json:"doubted"` // ranges of keys with damaged records
-	Pulled     uint64 `json:"pulled"`  // records fetched to catch up
+	Pulled     uint64 `json:"pulled"`  // records fetched to catch up, since the start
 }
 
 // HintState is what is owed to one node.
