@@ -106,7 +106,10 @@ func (c *Core) openLedger() (err error) {
 	if err == nil && c.opts.Emptied {
 		err = c.ledger.Fall(standing.CauseSetBack)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return c.store.Damaged(c.ledger.Doubt)
 }
 
 func (c *Core) openReplica() (err error) {
@@ -137,6 +140,9 @@ func (c *Core) Connect(alive func(kv.NodeID) bool, dial func(transport.Handler) 
 		Replica: c.replica, Coordinator: c.coordinator, Learn: c.views.Learn, Source: c.replica, Nudges: c.client,
 		Lives: c.ledger, Exchanges: c.repairs.answers, ReapRounds: c.repairs.member,
 	})
+	if err := c.store.Damaged(c.repairs.exchanger.Suspect); err != nil {
+		return err
+	}
 	early.to.Store(c.peers)
 	c.repairs.run(c.stopping, &c.running, stream(c.world.Random))
 	return nil

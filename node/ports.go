@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/starling-kv/starling/antientropy"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/merkle"
@@ -102,6 +104,25 @@ func (p repairPorts) Owners(partition uint16, n int) []kv.NodeID {
 
 // Digest implements [hints.Places].
 func (p repairPorts) Digest() uint64 { return p.views.Current().Digest() }
+
+// doubtedLeaves keeps which leaves are doubted in memory, and what of that the disk does
+// not tell by itself in the store. It implements [antientropy.Doubts].
+type doubtedLeaves struct{ *Core }
+
+// Doubt implements [antientropy.Doubts].
+func (d doubtedLeaves) Doubt(partition uint16, leaf uint8) { d.ledger.Doubt(partition, leaf) }
+
+// Doubted implements [antientropy.Doubts].
+func (d doubtedLeaves) Doubted(partition uint16, leaf uint8) bool { return d.ledger.Doubted(partition, leaf) }
+
+// Trust implements [antientropy.Doubts]. What damages the leaf from now on is
+// noted after this in the store, and so not forgotten with it.
+func (d doubtedLeaves) Trust(partition uint16, leaf uint8) {
+	if err := d.store.Trust(partition, leaf); err != nil {
+		d.world.Log.Debug("a healed leaf will be healed again after a restart", zap.Uint16("partition", partition), zap.Error(err))
+	}
+	d.ledger.Trust(partition, leaf)
+}
 
 // surveys asks all owners of a key what they hold. The coordinator, which does,
 // is made after the repairs. It implements [readrepair.Owners].

@@ -170,7 +170,8 @@ func (l *Ledger) resume(lost Position, starts uint64) error {
 
 // Doubt says that a leaf of a partition may lack records that the node had: its
 // reads count no longer where they find nothing, until [Ledger.Trust]. Doubts
-// are kept in memory: whoever found the damage finds it again after a restart.
+// are kept in memory: until the damage is hidden it is found again after a
+// restart, and whoever hides it keeps that durable.
 func (l *Ledger) Doubt(partition uint16, number uint8) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

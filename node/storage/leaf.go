@@ -116,6 +116,7 @@ func (r *round) rebuild(partition uint16, leaf uint8) error {
 		return err
 	}
 	r.s.counts.rebuilt.Add(1)
+	r.noteDamaged(partition, leaf)
 	r.deltas = append(r.deltas, corrections(partition, leaf, r.s.trees.leaf(partition, leaf), found)...)
 	return nil
 }

@@ -448,6 +448,65 @@ func TestMend(t *testing.T) {
 	checkTrees(t, open(t, disk, options(2)), 3)
 }
 
+// What hides damage from the next start tells it so, until the leaf is trusted.
+func TestDamagedLeavesAreRemembered(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		hide func(s *storage.Store, at kv.Slot, done func(error)) error
+	}{
+		{"rebuilt", func(s *storage.Store, at kv.Slot, done func(error)) error {
+			return s.RebuildLeaf(at.Partition, at.Key.Leaf(), done)
+		}},
+		{"mended", func(s *storage.Store, at kv.Slot, done func(error)) error {
+			return s.Submit(storage.Update{Slot: at, Mend: true, Done: done, Apply: func(kv.Record, uint64) (storage.Change, error) {
+				return storage.Change{Record: mustRecord("mended")}, nil
+			}})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			disk := memory.New()
+			s, mint := open(t, disk, options(1)), minter()
+			for i := range 100 {
+				mustSubmit(t, s, slot(strconv.Itoa(i)), true, put(mint, []byte("x"), all))
+			}
+			key := damageRecord(t, s, disk, 7)
+			at := kv.Slot{Partition: 3, Key: key}
+			wantDamaged(t, s)
+			done := make(chan error, 1)
+			if err := errors.Join(tt.hide(s, at, func(err error) { done <- err }), <-done); err != nil {
+				t.Fatal(err)
+			}
+			mustSubmit(t, s, slot("sync"), true, put(mint, []byte("x"), all))
+			wantDamaged(t, s, key.Leaf())
+
+			disk.Crash(memory.LoseAll)
+			s = open(t, disk, options(2))
+			wantDamaged(t, s, key.Leaf())
+			if err := s.Trust(3, key.Leaf()); err != nil {
+				t.Fatal(err)
+			}
+			mustSubmit(t, s, slot("sync"), true, put(mint, []byte("y"), all))
+			wantDamaged(t, s)
+			disk.Crash(memory.LoseAll)
+			wantDamaged(t, open(t, disk, options(3)))
+		})
+	}
+}
+
+func wantDamaged(t *testing.T, s *storage.Store, want ...uint8) {
+	t.Helper()
+	var got []uint8
+	err := s.Damaged(func(partition uint16, leaf uint8) {
+		if partition != 3 {
+			t.Errorf("a leaf of partition %d is damaged", partition)
+		}
+		got = append(got, leaf)
+	})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("damaged leaves: %v, %v; want %v", got, err, want)
+	}
+}
+
 func TestMendOfNothing(t *testing.T) {
 	disk := memory.New()
 	s := open(t, disk, options(1))
