@@ -116,33 +116,39 @@ func (i inspector) Replica(_ context.Context, key kv.Key, values bool) ([]api.He
 	if err != nil {
 		return nil, err
 	}
+	apart, err := i.store.Get(kv.Slot{Target: kv.Quarantine, Partition: uint16(i.partition(key)), Key: key})
+	if err != nil {
+		return nil, err
+	}
+	hints[0], hints[kv.Quarantine] = own, apart
 	var out []api.Held
-	add := func(target kv.NodeID, r kv.Record) error {
+	for target, r := range hints {
+		if r.Absent() {
+			continue
+		}
 		h := i.held(kv.Slot{Target: target, Partition: uint16(i.partition(key)), Key: key}, r)
 		if values {
-			for _, v := range r.Live {
-				b, err := i.replica.ValueOf(key, target, v)
-				if err != nil {
-					return err
-				}
-				h.Values = append(h.Values, b)
+			if h.Values, err = i.values(key, target, r); err != nil {
+				return nil, err
 			}
 		}
 		out = append(out, h)
-		return nil
-	}
-	if !own.Absent() {
-		if err := add(0, own); err != nil {
-			return nil, err
-		}
-	}
-	for target, r := range hints {
-		if err := add(target, r); err != nil {
-			return nil, err
-		}
 	}
 	slices.SortFunc(out, func(a, b api.Held) int { return strings.Compare(a.Target, b.Target) })
 	return out, nil
+}
+
+// values reads the values of a record that the node holds for a target.
+func (i inspector) values(key kv.Key, target kv.NodeID, r kv.Record) ([][]byte, error) {
+	values := make([][]byte, 0, len(r.Live))
+	for _, v := range r.Live {
+		b, err := i.replica.ValueOf(key, target, v)
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, b)
+	}
+	return values, nil
 }
 
 // Partition implements [api.Inspector].
@@ -175,7 +181,11 @@ func (i inspector) Partition(ctx context.Context, partition int, hints bool, fn 
 
 func (i inspector) held(slot kv.Slot, r kv.Record) api.Held {
 	h := api.Held{Key: slot.Key, Partition: int(slot.Partition), Record: r}
-	if slot.Target != 0 {
+	switch slot.Target {
+	case 0:
+	case kv.Quarantine:
+		h.Quarantined = true
+	default:
 		h.Target = i.name(slot.Target)
 	}
 	return h

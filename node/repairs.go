@@ -60,7 +60,9 @@ func (c *Core) makeRepairs() {
 	ports := repairPorts{c}
 	r := &c.repairs
 	o := c.opts.Repairs
-	r.setback = standing.Setback{Self: c.id, Shelves: shelves{c.store, c.replica}, Facts: standingFacts{c.facts()}, View: view}
+	r.setback = standing.Setback{
+		Self: c.id, Shelves: shelves{c.store, c.replica}, Facts: standingFacts{c.facts()}, View: view, Now: c.world.Now,
+	}
 	r.release, r.admission = newRelease(c), c.admission
 	r.keeper = standing.NewKeeper(standing.KeeperConfig{
 		Ledger: c.ledger, Announce: c.admission.announce, OnSetBack: c.putAway,

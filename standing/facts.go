@@ -35,7 +35,7 @@ const (
 
 	prefixMerged     = "merged/"     // and the partition: what was merged of it since the last fall
 	prefixLives      = "lives/"      // and a node: how far that one was heard of
-	prefixQuarantine = "quarantine/" // and the partition: its reap number when records were put away
+	prefixQuarantine = "quarantine/" // and the partition: what is known of its records in quarantine
 )
 
 func partitionFact(prefix string, partition uint16) string {
@@ -144,13 +144,25 @@ func decodePosition(b []byte) (Position, error) {
 	return p, r.Close()
 }
 
-// The encoding of a reap number: version, varint.
-func encodeNumber(n uint64) []byte { return binary.AppendUvarint([]byte{encoding}, n) }
+// The encoding of what is in quarantine: version, reap number as a varint, Unix
+// milliseconds in 8 bytes, which are left out where the time is not known.
+func encodeQuarantine(q Quarantine) []byte {
+	dst := binary.AppendUvarint([]byte{encoding}, q.Number)
+	if q.Since.IsZero() {
+		return dst
+	}
+	return binary.BigEndian.AppendUint64(dst, uint64(q.Since.UnixMilli()))
+}
 
-func decodeNumber(b []byte) (uint64, error) {
+func decodeQuarantine(b []byte) (Quarantine, error) {
 	r := newReader(b)
-	n := r.Uvarint()
-	return n, r.Close()
+	q := Quarantine{Number: r.Uvarint()}
+	if r.Len() > 0 {
+		if q.Since = time.UnixMilli(int64(r.Uint64())); q.Since.IsZero() {
+			r.Fail(wire.ErrBadValue)
+		}
+	}
+	return q, r.Close()
 }
 
 // get returns a fact, the zero T if there is none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/ring"
@@ -65,6 +66,16 @@ type Setback struct {
 	Shelves Shelves
 	Facts   Facts
 	View    func() ring.View
+	Now     func() time.Time
+}
+
+// Quarantine is what is known of the records in quarantine of a partition.
+type Quarantine struct {
+	// Number is the reap number that the partition had when records were put
+	// away, the lowest if that was at several times.
+	Number uint64
+	// Since is when the first of them were; zero: unknown.
+	Since time.Time
 }
 
 // batchLen is how many records are put away in one step.
@@ -109,24 +120,30 @@ func (s Setback) PutAway(ctx context.Context) (moved int, err error) {
 	return moved, nil
 }
 
-// note keeps the reap number of a partition for what is put away. Of two
-// numbers the lower one holds for both: more is kept then, never less.
+// note keeps the reap number of a partition, and the time, for what is put away.
+// Of two numbers the lower one holds for both: more is kept then, never less.
 func (s Setback) note(partition uint16) error {
 	number, err := s.Shelves.Number(partition)
 	if err != nil {
 		return err
 	}
-	name := partitionFact(prefixQuarantine, partition)
+	name, now := partitionFact(prefixQuarantine, partition), Quarantine{Number: number, Since: s.Now()}
 	return s.Facts.Update(name, func(old []byte) ([]byte, error) {
 		if old != nil {
-			before, err := parse(name, old, decodeNumber)
+			before, err := parse(name, old, decodeQuarantine)
 			if err != nil {
 				return nil, err
 			}
-			number = min(number, before)
+			now.Number, now.Since = min(number, before.Number), before.Since
 		}
-		return encodeNumber(number), nil
+		return encodeQuarantine(now), nil
 	})
+}
+
+// Quarantine returns what is known of the records in quarantine of a partition,
+// the zero Quarantine if there are none.
+func (s Setback) Quarantine(partition uint16) (Quarantine, error) {
+	return get(s.Facts, partitionFact(prefixQuarantine, partition), decodeQuarantine)
 }
 
 // Released is what became of the records in quarantine of a partition.
@@ -142,7 +159,7 @@ func (s Setback) Release(ctx context.Context, partition uint16) (Released, error
 	if err != nil || b == nil {
 		return out, err
 	}
-	then, err := parse(name, b, decodeNumber)
+	then, err := parse(name, b, decodeQuarantine)
 	if err != nil {
 		return out, err
 	}
@@ -150,7 +167,7 @@ func (s Setback) Release(ctx context.Context, partition uint16) (Released, error
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return s.settle(ctx, partition, key, then, &out)
+		return s.settle(ctx, partition, key, then.Number, &out)
 	})
 	if err == nil && out.Kept == 0 {
 		err = s.Facts.Update(name, func([]byte) ([]byte, error) { return nil, nil })
@@ -164,10 +181,7 @@ func (s Setback) Release(ctx context.Context, partition uint16) (Released, error
 func (s Setback) settle(ctx context.Context, partition uint16, key kv.Key, then uint64, out *Released) error {
 	var verdict Verdict
 	err := s.Shelves.Settle(ctx, partition, key, func(quarantined, present kv.Record, now uint64) Verdict {
-		verdict = Judge(quarantined, present, then, now)
-		if verdict == Restore && !s.owns(partition, max(quarantined.NMax, present.NMax)) {
-			verdict = Keep // it was held for another, and would be served by nobody
-		}
+		verdict = s.Judge(partition, quarantined, present, then, now)
 		return verdict
 	})
 	switch {
@@ -180,6 +194,16 @@ func (s Setback) settle(ctx context.Context, partition uint16, key kv.Key, then 
 		out.Kept++
 	}
 	return err
+}
+
+// Judge is the function [Judge], but that it keeps what was held for another
+// node: restored here, it would be served by nobody.
+func (s Setback) Judge(partition uint16, quarantined, present kv.Record, then, now uint64) Verdict {
+	verdict := Judge(quarantined, present, then, now)
+	if verdict == Restore && !s.owns(partition, max(quarantined.NMax, present.NMax)) {
+		return Keep
+	}
+	return verdict
 }
 
 // owns reports whether this node is one of the first n owners of a partition in

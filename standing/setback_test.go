@@ -146,7 +146,7 @@ func (s *shelves) holds(t *testing.T, name string, targets ...kv.NodeID) {
 func TestSetback(t *testing.T) {
 	v := viewOf(t, upTo(3))
 	s, d := newShelves(), newDisk()
-	b := Setback{Self: 1, Shelves: s, Facts: d, View: func() ring.View { return v }}
+	b := Setback{Self: 1, Shelves: s, Facts: d, View: func() ring.View { return v }, Now: time.Now}
 	last := uint16(0) // a partition whose last owner is the node
 	for v.Active()[0].Owners(ring.Partition(last))[2] != 1 {
 		last++
@@ -198,7 +198,7 @@ func TestSetback(t *testing.T) {
 func TestReleaseEnds(t *testing.T) {
 	v := viewOf(t, upTo(3))
 	s, d := newShelves(), newDisk()
-	b := Setback{Self: 1, Shelves: s, Facts: d, View: func() ring.View { return v }}
+	b := Setback{Self: 1, Shelves: s, Facts: d, View: func() ring.View { return v }, Now: time.Now}
 	s.put(0, 4, "k", 1, 3)
 	if _, err := b.PutAway(t.Context()); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestReleaseEnds(t *testing.T) {
 func TestPuttingAwayTwice(t *testing.T) {
 	v := viewOf(t, upTo(3))
 	s, d := newShelves(), newDisk()
-	b := Setback{Self: 1, Shelves: s, Facts: d, View: func() ring.View { return v }}
+	b := Setback{Self: 1, Shelves: s, Facts: d, View: func() ring.View { return v }, Now: time.Now}
 	for i := range 2 * batchLen {
 		s.put(0, 4, strconv.Itoa(i), 1, 3)
 	}
@@ -227,9 +227,17 @@ func TestPuttingAwayTwice(t *testing.T) {
 	if moved, err := b.PutAway(t.Context()); !errors.Is(err, errDisk) || moved != batchLen {
 		t.Fatalf("moved %d, %v", moved, err)
 	}
+	began, _ := b.Quarantine(4)
+	if began.Number != 5 || time.Since(began.Since) > time.Minute {
+		t.Errorf("noted %+v", began)
+	}
+	b.Now = func() time.Time { return began.Since.Add(time.Hour) }
 	s.numbers[4], s.fail = 6, -1
 	if moved, err := b.PutAway(t.Context()); err != nil || moved != batchLen {
 		t.Fatalf("moved %d, %v", moved, err)
+	}
+	if got, err := b.Quarantine(4); err != nil || got != began {
+		t.Errorf("noted %+v, %v, want %+v still", got, err, began)
 	}
 	if got, err := b.Release(t.Context(), 4); err != nil || got.Kept != 2*batchLen {
 		t.Errorf("released %+v, %v", got, err)

@@ -35,6 +35,8 @@ type replicaJSON struct {
 	Key    string     `json:"key"`
 	Record *heldJSON  `json:"record"` // null if the node holds none of its own
 	Hints  []heldJSON `json:"hints"`
+	// Quarantine is what it holds in quarantine, absent if it does not.
+	Quarantine *heldJSON `json:"quarantine,omitempty"`
 }
 
 // replica answers with what this node alone holds of a key.
@@ -56,9 +58,12 @@ func (s *Server) replica(x *exchange) error {
 	out := replicaJSON{Node: s.inspector.Cluster().Node, Bucket: key.Bucket, Key: escape(key.Name), Hints: []heldJSON{}}
 	for _, h := range held {
 		j := newHeldJSON(h)
-		if h.Target == "" {
+		switch {
+		case h.Quarantined:
+			out.Quarantine = &j
+		case h.Target == "":
 			out.Record = &j
-		} else {
+		default:
 			out.Hints = append(out.Hints, j)
 		}
 	}

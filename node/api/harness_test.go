@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -357,8 +358,9 @@ func (i *inspector) Explain(context.Context, kv.Key, int) (coordinator.Explanati
 
 // repairs are Repairs that note what they were asked.
 type repairs struct {
-	asked []Selection
-	err   error
+	asked       []Selection
+	quarantined []Quarantined
+	err         error
 }
 
 func (r *repairs) Repairs() RepairState {
@@ -373,4 +375,14 @@ func (r *repairs) Repairs() RepairState {
 func (r *repairs) Repair(s Selection) error {
 	r.asked = append(r.asked, s)
 	return r.err
+}
+
+// Quarantine finds places by their partition.
+func (r *repairs) Quarantine(_ context.Context, after Place, limit int) ([]Quarantined, bool, error) {
+	from := 0
+	if after != (Place{}) {
+		from = 1 + slices.IndexFunc(r.quarantined, func(q Quarantined) bool { return q.Place == after })
+	}
+	rest := r.quarantined[from:]
+	return rest[:min(limit, len(rest))], limit < len(rest), r.err
 }

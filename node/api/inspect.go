@@ -15,7 +15,8 @@ type Inspector interface {
 	// Checks returns what must hold before this node should be sent requests.
 	Checks() []Check
 	// Replica returns all records that this node holds of a key: as an owner, as
-	// a leftover, as hints. With values, external values are read too.
+	// a leftover, as hints, in quarantine. With values, external values are read
+	// too.
 	Replica(ctx context.Context, key kv.Key, values bool) ([]Held, error)
 	// Partition calls fn with every record of a partition that this node holds,
 	// or with every hint for it, until fn fails; that error is returned. What
@@ -74,7 +75,9 @@ type Held struct {
 	// Target is the node for which the record is kept as a hint; empty for a
 	// record of this node's own.
 	Target string
-	Record kv.Record
+	// Quarantined says that the record is in quarantine. It has no target then.
+	Quarantined bool
+	Record      kv.Record
 	// Values are the bytes of the external siblings among Record.Live, at their
 	// places; nil, or nil in places, where they were not read.
 	Values [][]byte

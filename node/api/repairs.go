@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -18,6 +19,9 @@ type Repairs interface {
 	// Repair begins to compare what the selection names with all other owners. It
 	// returns at once; a [kv.Error] says why it was not begun.
 	Repair(s Selection) error
+	// Quarantine returns up to limit of the records in quarantine that come after
+	// a place, from the first if it is zero, and whether there are more.
+	Quarantine(ctx context.Context, after Place, limit int) (records []Quarantined, more bool, err error)
 }
 
 // Selection is what is to be repaired; the zero Selection is all of the node.

@@ -55,6 +55,7 @@ var routes = []route{
 	{"/replica", adminPort, get((*Server).partition)},
 	{"/replica/", adminPort, get((*Server).replica)},
 	{"/explain/", adminPort, get((*Server).explainKey)},
+	{"/quarantine", adminPort, get((*Server).quarantine)},
 	{"/repairs", adminPort, get((*Server).repairState)},
 	{"/repair", adminPort, []verb{{fasthttp.MethodPost, (*Server).repair}}},
 	{"/debug/pprof/", adminPort, get((*Server).profile)},

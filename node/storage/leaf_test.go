@@ -207,6 +207,36 @@ func TestDropHint(t *testing.T) {
 	}
 }
 
+// What is in quarantine is read on from any place.
+func TestScanQuarantineAfter(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	for _, at := range []kv.Slot{
+		{Target: kv.Quarantine - 1, Partition: 1, Key: kv.Key{Bucket: "b", Name: "hint"}},
+		{Target: kv.Quarantine, Partition: 1, Key: kv.Key{Bucket: "b", Name: "first"}},
+		{Target: kv.Quarantine, Partition: 2, Key: kv.Key{Bucket: "b", Name: "k"}},
+		{Target: kv.Quarantine, Partition: 2, Key: kv.Key{Bucket: "b", Name: "k\x00"}},
+		{Target: kv.Quarantine, Partition: 0xffff, Key: kv.Key{Bucket: "b", Name: "last"}},
+	} {
+		mustSubmit(t, s, at, false, put(mint, []byte("x"), all))
+	}
+	var slots []kv.Slot
+	note := func(slot kv.Slot, _ kv.Record) error {
+		slots = append(slots, slot)
+		return nil
+	}
+	if err := s.ScanQuarantineAfter(0, kv.Key{}, note); err != nil || len(slots) != 4 {
+		t.Fatalf("%v, %v", slots, err)
+	}
+	whole := slots
+	for i, at := range whole {
+		slots = nil
+		if err := s.ScanQuarantineAfter(at.Partition, at.Key, note); err != nil || !slices.Equal(slots, whole[i+1:]) {
+			t.Errorf("after %v: %v, %v", at, slots, err)
+		}
+	}
+	wantError(t, "after no key", s.ScanQuarantineAfter(1, kv.Key{Bucket: "b"}, note), storage.ErrBadKey)
+}
+
 func TestHintTargets(t *testing.T) {
 	s, mint := open(t, memory.New(), options(1)), minter()
 	for _, target := range []kv.NodeID{5, 1, kv.Quarantine, 1 << 63, kv.Quarantine - 1} {

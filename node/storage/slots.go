@@ -36,3 +36,19 @@ func (s *Store) ScanQuarantine(partition uint16, fn func(kv.Key, kv.Record) erro
 	from, to := prefixRange(binary.BigEndian.AppendUint16(prefix, partition))
 	return scan(s, from, to, decodeRecord, func(at address, r kv.Record) error { return fn(at.slot.Key, r) })
 }
+
+// ScanQuarantineAfter calls fn with every record in quarantine of all
+// partitions, ordered as in [Store.ScanPartition], that comes after the one of
+// this partition and key, from the first if the key is zero. It makes the same
+// promises.
+func (s *Store) ScanQuarantineAfter(partition uint16, key kv.Key, fn func(kv.Slot, kv.Record) error) error {
+	from, to := targetRange(spaceHint, kv.Quarantine)
+	if key != (kv.Key{}) {
+		if err := checkKey(key); err != nil {
+			return err
+		}
+		after := slotAddress(kv.Slot{Target: kv.Quarantine, Partition: partition, Key: key})
+		from = append(after.bytes(), 0)
+	}
+	return scan(s, from, to, decodeRecord, func(at address, r kv.Record) error { return fn(at.slot, r) })
+}
