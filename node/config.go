@@ -59,6 +59,9 @@ type Config struct {
 	MaxValue int
 	// Repairs say when and how much is repaired.
 	Repairs RepairOptions
+	// RecordCache is the memory for copies of records in use, in bytes, outside
+	// the Go heap: 32 MiB or more, or 0 for none.
+	RecordCache int
 	// MinFree is the free space on the disk of Dir, in bytes, below which writes
 	// are refused. Default: what the storage engine needs to go on.
 	MinFree uint64

@@ -51,6 +51,8 @@ func (n *Node) storeMetrics() {
 	count("syncs_total", "Transactions that were synced.", func(s stats) uint64 { return s.Syncs })
 	count("bytes_total", "Bytes given to the engine.", func(s stats) uint64 { return s.Bytes })
 	count("corrupt_total", "Damaged values met by reads.", func(s stats) uint64 { return s.Corrupt })
+	count("cache_hits_total", "Reads of records answered from copies in memory.", func(s stats) uint64 { return s.CacheHits })
+	count("cache_misses_total", "Reads of records that needed the engine.", func(s stats) uint64 { return s.CacheMiss })
 	gauge("queue_updates", "Updates waiting for the disk.", func(s stats) float64 { return float64(s.QueueLen) })
 	gauge("free_bytes", "Free space on the disk.", func(s stats) float64 { return float64(s.Free) })
 	gauge("state", "0 ok, 1 disk full, 2 failed.", func(s stats) float64 { return float64(s.State) })

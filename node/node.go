@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/fastcache"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -170,7 +171,7 @@ func (n *Node) openStore() (err error) {
 	n.serving.Go(func() { n.strain.run(n.running) })
 	identity := n.dir.Identity()
 	n.Core, err = OpenCore(identity.Node, world, Options{
-		Storage:  storage.Options{Free: n.dir.Free, LowWater: low, HighWater: high},
+		Storage:  storage.Options{Free: n.dir.Free, LowWater: low, HighWater: high, Cache: newCache(n.cfg.RecordCache)},
 		Defaults: n.cfg.Defaults, Sync: !n.cfg.Async, Emptied: identity.Emptied, Repairs: n.cfg.Repairs,
 	})
 	if err != nil {
@@ -178,6 +179,14 @@ func (n *Node) openStore() (err error) {
 	}
 	n.ending(n.Core.Close)
 	return n.dir.Recorded()
+}
+
+// newCache returns a cache of so many bytes, nil for none.
+func newCache(size int) storage.Cache {
+	if size == 0 {
+		return nil
+	}
+	return fastcache.New(size)
 }
 
 // osBoot names this boot of the operating system, where it tells.

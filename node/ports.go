@@ -113,7 +113,9 @@ type doubtedLeaves struct{ *Core }
 func (d doubtedLeaves) Doubt(partition uint16, leaf uint8) { d.ledger.Doubt(partition, leaf) }
 
 // Doubted implements [antientropy.Doubts].
-func (d doubtedLeaves) Doubted(partition uint16, leaf uint8) bool { return d.ledger.Doubted(partition, leaf) }
+func (d doubtedLeaves) Doubted(partition uint16, leaf uint8) bool {
+	return d.ledger.Doubted(partition, leaf)
+}
 
 // Trust implements [antientropy.Doubts]. What damages the leaf from now on is
 // noted after this in the store, and so not forgotten with it.

@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,8 +61,64 @@ func spread(x uint64) time.Duration { return time.Duration(x % 4096) }
 
 // Get implements [storage.Engine].
 func (e *engine) Get(key []byte) ([]byte, error) {
-	time.Sleep(readTime + spread(mix(e.disk.seed, hashOf(string(key)))))
+	time.Sleep(e.disk.readTime(key))
 	return e.Engine.Get(key)
+}
+
+func (d *disk) readTime(key []byte) time.Duration {
+	return readTime + spread(mix(d.seed, hashOf(string(key))))
+}
+
+// cache is that of one life of a node. It forgets a quarter of the keys anew in
+// each tenth of a second. A read takes as long as from the disk: whether it was
+// in time to be cached may be chance.
+type cache struct {
+	disk *disk
+	life uint64
+
+	mu      sync.Mutex
+	entries map[string][]byte
+}
+
+func (d *disk) newCache(life int) *cache {
+	return &cache{disk: d, life: uint64(life), entries: make(map[string][]byte)}
+}
+
+// HasGet implements [storage.Cache].
+func (c *cache) HasGet(dst, key []byte) ([]byte, bool) {
+	tenth := uint64(time.Now().UnixMilli() / 100)
+	if mix(c.disk.seed, c.life, hashOf(string(key)), tenth)%4 == 0 {
+		c.Del(key)
+		return dst, false
+	}
+	c.mu.Lock()
+	value, ok := c.entries[string(key)]
+	c.mu.Unlock()
+	if ok {
+		time.Sleep(c.disk.readTime(key))
+	}
+	return append(dst, value...), ok
+}
+
+// Set implements [storage.Cache].
+func (c *cache) Set(key, value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries[string(key)] = bytes.Clone(value)
+}
+
+// Del implements [storage.Cache].
+func (c *cache) Del(key []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.entries, string(key))
+}
+
+// Reset implements [storage.Cache].
+func (c *cache) Reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entries)
 }
 
 // Commit implements [storage.Engine]. Half of a slow commit's time passes after

@@ -99,7 +99,9 @@ func (m *machine) start() error {
 		OSBoot: fmt.Sprintf("%s boot %d", m.name, m.reboots), Log: zap.NewNop(),
 	}
 	core, err := node.OpenCore(m.id, world, node.Options{
-		Storage:  storage.Options{Free: m.disk.Free, LowWater: lowWater, Gather: pause, Answered: pause},
+		Storage: storage.Options{
+			Free: m.disk.Free, LowWater: lowWater, Gather: pause, Answered: pause, Cache: m.disk.newCache(m.boots),
+		},
 		Defaults: coordinator.Defaults{N: 3, Timeout: 5 * time.Second}, Sync: true,
 		Repairs: m.w.plan.Repairs,
 	})

@@ -56,6 +56,8 @@ type serveCmd struct {
 
 	MemoryLimit byteSize `default:"512MiB" help:"Memory that the garbage collector aims at; 0: none. GOMEMLIMIT ranks before it."`
 
+	RecordCache byteSize `default:"128MiB" help:"Of that, memory for copies of the records in use; 0: none."`
+
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 	LogFormat string `enum:"json,console" default:"json" help:"json or console."`
 
@@ -101,7 +103,7 @@ func (c *serveCmd) Run(ctx context.Context, w *world) error {
 		return err
 	}
 	if c.MemoryLimit > 0 && w.getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(c.MemoryLimit))
+		debug.SetMemoryLimit(int64(c.MemoryLimit - c.RecordCache)) // which is not on the heap
 	}
 	if c.ExitWithStdin {
 		ctx = untilEOF(ctx, w.stdin)
@@ -171,6 +173,9 @@ func (c *serveCmd) nodeConfig(getenv func(string) string) (node.Config, error) {
 	if c.Dir == "" {
 		return node.Config{}, usage("the node needs a directory for its data: --dir /var/lib/starling")
 	}
+	if c.MemoryLimit > 0 && c.RecordCache > c.MemoryLimit/2 {
+		return node.Config{}, usage("--record-cache is more than half of --memory-limit: lower it, or raise the limit")
+	}
 	r, err := coordinator.ParseCount(c.DefaultR)
 	if err != nil {
 		return node.Config{}, usage("--default-r: %w", err)
@@ -192,7 +197,7 @@ func (c *serveCmd) nodeConfig(getenv func(string) string) (node.Config, error) {
 		Bootstrap: c.Bootstrap, Expect: c.Expect, Partitions: c.Partitions,
 		Async:    c.Durability == "async",
 		Defaults: coordinator.Defaults{N: c.DefaultN, R: r, W: w, Timeout: c.Timeout},
-		MaxValue: int(c.MaxValue), MinFree: uint64(c.MinFree),
+		MaxValue: int(c.MaxValue), RecordCache: int(c.RecordCache), MinFree: uint64(c.MinFree),
 		Repairs: node.RepairOptions{
 			Exchange: c.ExchangeEvery, ReapEvery: c.ReapEvery, Reap: reap.Rules{After: c.ReapAfter},
 		},

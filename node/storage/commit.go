@@ -23,6 +23,7 @@ func (s *Store) commitAll() {
 		s.checkpoint()
 	}
 	s.closeErr = errors.Join(s.lastCheckpoint(), s.engine.Close())
+	s.cache.reset()
 }
 
 // commitRound applies the tasks in their order and answers each.
@@ -113,12 +114,17 @@ func (r *round) apply(t task) {
 func (r *round) pending() bool { return r.batch.Len() > 0 || len(r.deltas) > 0 }
 
 // stored returns what the slot with a storage key holds, as the round has made
-// it so far.
-func (r *round) stored(slot kv.Slot, key []byte) (result, error) {
+// it so far. To mend it is to look at the disk: the cache does not know what
+// became of it there.
+func (r *round) stored(slot kv.Slot, key []byte, mend bool) (result, error) {
 	if known, ok := r.results[string(key)]; ok {
 		return known, nil
 	}
-	record, payload, ref, err := r.s.record(slotAddress(slot), key)
+	read := r.s.record
+	if mend {
+		read = r.s.readRecord
+	}
+	record, payload, ref, err := read(slotAddress(slot), key)
 	found := result{record: record, ref: ref}
 	if payload != nil && slot.Target == 0 {
 		found.digest = kv.Digest(slot.Key, kv.Canonical(payload))
@@ -128,7 +134,7 @@ func (r *round) stored(slot kv.Slot, key []byte) (result, error) {
 
 func (r *round) applyUpdate(u Update) (wrote bool, err error) {
 	key := slotAddress(u.Slot).bytes()
-	old, err := r.stored(u.Slot, key)
+	old, err := r.stored(u.Slot, key, u.Mend)
 	damaged := u.Mend && errors.Is(err, ErrCorrupt)
 	if err != nil && !damaged {
 		return false, err
@@ -259,7 +265,9 @@ func (r *round) flush(sync bool) {
 	if len(r.deltas) > 0 {
 		r.batch.add(s.journal.entry(r.deltas))
 	}
-	if r.err = s.engine.Commit(&r.batch, sync); r.err != nil {
+	r.err = s.engine.Commit(&r.batch, sync)
+	s.cache.committed(r.batch.Ops(), r.err)
+	if r.err != nil {
 		return
 	}
 	if len(r.deltas) > 0 {

@@ -111,6 +111,9 @@ func (r *round) rebuild(partition uint16, leaf uint8) error {
 	if r.err != nil {
 		return r.err
 	}
+	// What was read from the cache may be what the disk has lost.
+	clear(r.results)
+	r.s.cache.reset()
 	found, _, err := r.s.readLeaf(partition, leaf)
 	if err != nil {
 		return err

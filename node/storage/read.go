@@ -24,8 +24,25 @@ func (s *Store) Get(slot kv.Slot) (kv.Record, error) {
 }
 
 // record returns the record stored at, whose key is given, its encoding as it is
-// stored, and, if it has parts, where they are.
+// stored, and, if it has parts, where they are. A copy of it will do.
 func (s *Store) record(at address, key []byte) (kv.Record, []byte, reference, error) {
+	if at.space != spaceRecord {
+		return s.readRecord(at, key)
+	}
+	if payload, ok := s.cache.get(key); ok {
+		r, err := decodeRecord(payload)
+		return r, payload, reference{}, err
+	}
+	commits := s.cache.look(key)
+	r, payload, ref, err := s.readRecord(at, key)
+	if err == nil {
+		s.cache.found(key, commits, payload, ref)
+	}
+	return r, payload, ref, err
+}
+
+// readRecord is record without the cache.
+func (s *Store) readRecord(at address, key []byte) (kv.Record, []byte, reference, error) {
 	payload, ref, err := s.load(at, key)
 	if err != nil || payload == nil {
 		return kv.Record{}, nil, reference{}, err

@@ -68,7 +68,7 @@ func (tx *Tx) Get(slot kv.Slot) (kv.Record, error) {
 	if i, ok := tx.placed[string(key)]; ok && !tx.slots[i].change.Same {
 		return tx.slots[i].change.Record, nil
 	}
-	found, err := tx.round.stored(slot, key)
+	found, err := tx.round.stored(slot, key, false)
 	return found.record, err
 }
 
@@ -155,7 +155,7 @@ func (tx *Tx) plan() (whole plan, all []made, err error) {
 			return plan{}, nil, err
 		}
 		key := slotAddress(x.slot).bytes()
-		old, err := tx.round.stored(x.slot, key)
+		old, err := tx.round.stored(x.slot, key, false)
 		if err != nil {
 			return plan{}, nil, err
 		}

@@ -52,6 +52,9 @@ type Options struct {
 	// changed, after which the trees are written as pages. A start replays up to
 	// three times as much.
 	JournalLen, JournalBytes int
+	// Cache keeps copies of records; the store owns it and empties it at the end.
+	// Nil: every read goes to the engine.
+	Cache Cache
 }
 
 func (o Options) withDefaults() Options {
@@ -98,6 +101,7 @@ type Store struct {
 	boot   atomic.Uint64
 	counts counters
 	trees  trees
+	cache  recordCache
 
 	journal journal
 
@@ -137,7 +141,8 @@ func open(engine Engine, o Options) (*Store, error) {
 			ask: o.Free, now: o.Now, every: o.SpaceEvery, bytes: o.SpaceBytes,
 			gauge: gauge{low: o.LowWater, high: o.HighWater},
 		},
-		done: make(chan struct{}),
+		cache: recordCache{cache: o.Cache},
+		done:  make(chan struct{}),
 	}
 	if err := s.space.admit(true); err != nil {
 		return nil, err
@@ -200,6 +205,8 @@ type Stats struct {
 	Syncs      uint64 // of them with a sync
 	Bytes      uint64 // given to the engine, keys included
 	Corrupt    uint64 // damaged values met by reads
+	CacheHits  uint64 // reads of records that a copy in memory answered
+	CacheMiss  uint64 // and those that none did
 	Rebuilt    uint64 // leaves of hash trees that were made anew from records
 	QueueLen   int    // updates waiting
 	QueueBytes int    // and their size
@@ -215,14 +222,15 @@ type counters struct {
 func (s *Store) Stats() Stats {
 	g := s.space.state()
 	st := Stats{
-		Updates: s.counts.updates.Load(),
-		Batches: s.counts.batches.Load(),
-		Commits: s.counts.commits.Load(),
-		Syncs:   s.counts.syncs.Load(),
-		Bytes:   s.counts.bytes.Load(),
-		Corrupt: s.counts.corrupt.Load(),
-		Rebuilt: s.counts.rebuilt.Load(),
-		Free:    g.free,
+		Updates:   s.counts.updates.Load(),
+		Batches:   s.counts.batches.Load(),
+		Commits:   s.counts.commits.Load(),
+		Syncs:     s.counts.syncs.Load(),
+		Bytes:     s.counts.bytes.Load(),
+		Corrupt:   s.counts.corrupt.Load(),
+		Rebuilt:   s.counts.rebuilt.Load(),
+		CacheHits: s.cache.hits.Load(), CacheMiss: s.cache.misses.Load(),
+		Free: g.free,
 	}
 	st.QueueLen, st.QueueBytes = s.queue.depth()
 	switch {
