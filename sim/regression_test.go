@@ -14,6 +14,7 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		{1795316272221356, "coordinator: a late attempt of a write under If-Match replaced a later delete"},
 		{1795321321023659, "coordinator: a floor was taken for reaped that only a stand-in held"},
 		{1795325862009962, "standing: a restart forgot that a record was lost once a part of it had taken its place"},
+		{1795327029000717, "node/storage: a key of which an owner had a record and a hint could not be put into quarantine"},
 		{500414, "node/replica: an emptied owner counted for reads of n=1 before it had merged what was written wider"},
 		{9494, "coordinator: a late attempt of an overwrite replaced what was written since it was acknowledged"},
 		{18517, "coordinator: a late attempt of a write that asked for no value replaced a later delete"},

@@ -113,6 +113,32 @@ func TestStepIsOne(t *testing.T) {
 	checkTrees(t, s, 3)
 }
 
+// Two changes of one record in a step: the second holds what came with the first.
+func TestStepKeepsValues(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	done := make(chan error, 1)
+	err := s.SubmitStep(storage.Step{Sync: true, Done: func(err error) { done <- err }, Run: func(tx *storage.Tx) error {
+		for _, seed := range []uint64{1, 2} {
+			old, err := tx.Get(slot("a"))
+			if err != nil {
+				return err
+			}
+			c, err := put(mint, text(seed, 9000), nothing)(old, tx.Boot())
+			if err != nil {
+				return err
+			}
+			tx.Put(slot("a"), c)
+		}
+		return nil
+	}})
+	if err := errors.Join(err, <-done); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := values(s, slot("a"), mustGet(t, s, slot("a"))); err != nil || len(got) != 2 {
+		t.Errorf("%d values, %v, want 2", len(got), err)
+	}
+}
+
 // editMissed edits entries, and checks which of them that makes or removes.
 func editMissed(tb testing.TB, s *storage.Store, add, remove []storage.Missed, want ...bool) {
 	tb.Helper()

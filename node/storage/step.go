@@ -92,9 +92,11 @@ func (tx *Tx) HintTargets() []kv.NodeID {
 }
 
 // Put changes what slot holds. Of several changes of a slot the last one
-// counts, and replaces what was there before the step.
+// counts, and replaces what was there before the step; external values that it
+// holds may have come with an earlier one.
 func (tx *Tx) Put(slot kv.Slot, c Change) {
 	if i, again := tx.place(slotAddress(slot), len(tx.slots)); again {
+		c.Blobs = slices.Concat(c.Blobs, tx.slots[i].change.Blobs)
 		tx.slots[i].change = c
 		return
 	}
