@@ -91,7 +91,8 @@ func (l *load) result() Result {
 func (m *cpuMeter) of(done int64) *CPU {
 	s := m.spent
 	return &CPU{
-		Servers: s.servers.Seconds(), Client: s.self.Seconds(), Others: (s.all - s.servers - s.self).Seconds(),
+		Servers: s.servers.Seconds(), Client: s.self.Seconds(),
+		Others:  max(0, (s.all - s.servers - s.self).Seconds()), // the clocks were read one after the other
 		Per100k: s.servers.Seconds() * 1e5 / max(1, float64(done)),
 	}
 }

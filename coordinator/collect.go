@@ -68,8 +68,12 @@ type ask struct {
 // collect gathers need counted answers in each active layout, and more within
 // reason while they do not reach the floor.
 func (c *Coordinator) collect(ctx context.Context, p plan, q query) (collection, error) {
+	order, suspect := c.readOrder(p, q.need)
+	if suspect != 0 && q.hedge == HedgeAuto {
+		c.probe(p, q.key, suspect) //nolint:contextcheck // no request waits for a probe
+	}
 	g := &gathering{
-		Coordinator: c, query: q, ctx: ctx, order: c.readOrder(p, q.need),
+		Coordinator: c, query: q, ctx: ctx, order: order,
 		collection: collection{plan: p, tally: NewTally(q.need, p.groups), asked: q.reap},
 	}
 	if q.sloppy {
@@ -100,22 +104,23 @@ func (g *gathering) askFirst(k int) {
 	}
 }
 
-// readOrder is self, then the fastest; those that seem dead come last.
-func (c *Coordinator) readOrder(p plan, need int) []kv.NodeID {
-	order := slices.DeleteFunc(p.owners(p.n), p.down)
-	c.latencies.order(order, need, c.class)
-	return order
+// readOrder is self, then the fastest; those that seem dead come last. It also
+// returns a node that is to be probed, or zero.
+func (c *Coordinator) readOrder(p plan, need int) (order []kv.NodeID, suspect kv.NodeID) {
+	order = slices.DeleteFunc(p.owners(p.n), p.down)
+	suspect = c.latencies.order(order, need, c.class)
+	return order, suspect
 }
 
 // class puts this node first, and those that seem dead last.
 func (c *Coordinator) class(id kv.NodeID) int {
 	switch {
 	case id == c.Self:
-		return 0
+		return classSelf
 	case c.Cluster.Alive(id):
-		return 1
+		return classAlive
 	}
-	return 2
+	return classDead
 }
 
 // enough is how many of the order must be asked for every group to have what

@@ -126,12 +126,13 @@ var errClosed = errors.New("the node is shutting down")
 
 // counters of a coordinator since its start.
 type counters struct {
-	hedges, rescues, forwards, restarts, behind, unreached, warned atomic.Uint64
+	hedges, probes, rescues, forwards, restarts, behind, unreached, warned atomic.Uint64
 }
 
 // Stats counts since the start of the coordinator.
 type Stats struct {
 	Hedges    uint64 // replicas asked because another was late, within the budget
+	Probes    uint64 // nodes asked to see whether they are still slow, within the budget
 	Rescues   uint64 // nodes asked because another did not answer for long
 	Forwards  uint64 // writes handed to an owner to coordinate
 	Restarts  uint64 // requests begun again because views differed
@@ -143,7 +144,7 @@ type Stats struct {
 // Stats returns the counts so far.
 func (c *Coordinator) Stats() Stats {
 	return Stats{
-		Hedges: c.stats.hedges.Load(), Rescues: c.stats.rescues.Load(), Forwards: c.stats.forwards.Load(),
+		Hedges: c.stats.hedges.Load(), Probes: c.stats.probes.Load(), Rescues: c.stats.rescues.Load(), Forwards: c.stats.forwards.Load(),
 		Restarts: c.stats.restarts.Load(), Behind: c.stats.behind.Load(), Unreached: c.stats.unreached.Load(),
 		Siblings: c.stats.warned.Load(),
 	}

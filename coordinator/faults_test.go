@@ -229,10 +229,10 @@ func TestFailuresAreNotFast(t *testing.T) {
 		for range 200 {
 			reader.read(Get{Options: Options{R: One}})
 		}
-		for _, o := range []*node{owners[0], owners[2]} {
-			if bad, good := reader.latencies.hedgeDelay(owners[1].id), reader.latencies.hedgeDelay(o.id); bad < good {
-				t.Errorf("%s is believed to answer in %v, the refusing node in %v", o.name(), good, bad)
-			}
+		order := []kv.NodeID{owners[0].id, owners[1].id, owners[2].id}
+		reader.latencies.order(order, 1, reader.class)
+		if order[2] != owners[1].id {
+			t.Errorf("the order of the next read is %v, the refusing node is %v", order, owners[1].id)
 		}
 	})
 }

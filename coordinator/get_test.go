@@ -264,6 +264,47 @@ func TestHedgeShare(t *testing.T) {
 	})
 }
 
+// A replica that has become slow is found out, avoided, and probed beside reads
+// that do not wait for it, within the budget; it is read from again once it is
+// as fast as the others.
+func TestSlowReplicasAreProbed(t *testing.T) {
+	lives(t, 3, func(w *world) {
+		owners := w.owners(key)
+		owners[0].put(text("v").with(Options{W: All}))
+		const normal, sick = time.Millisecond, 30 * time.Millisecond
+		for _, o := range owners {
+			o.set(trouble{slow: normal})
+		}
+		reader := w.add(90, owners[0].View())
+		reads := func(n int) (slowest time.Duration) {
+			for range n {
+				begun := time.Now()
+				reader.read(Get{Options: Options{R: Exactly(2)}})
+				slowest = max(slowest, time.Since(begun))
+			}
+			return slowest
+		}
+		reads(1000)
+		owners[0].set(trouble{slow: sick})
+		reads(1000)
+		hedges, probes := reader.Stats().Hedges, reader.Stats().Probes
+		if slowest := reads(5000); slowest > 2*normal {
+			t.Errorf("with one slow replica of three a read took %v", slowest)
+		}
+		if s := reader.Stats(); s.Hedges != hedges || s.Probes-probes > 5000/probeEvery+1 {
+			t.Errorf("%d hedges, %d probes", s.Hedges-hedges, s.Probes-probes)
+		}
+		owners[0].set(trouble{slow: normal})
+		reads((probation + 1) * probeEvery)
+		before := owners[0].received("fetch")
+		reads(1000)
+		if n := owners[0].received("fetch") - before; n < 100 {
+			t.Errorf("after its recovery it was asked by %d of 1000 reads", n)
+		}
+		w.sleep(time.Second)
+	})
+}
+
 // A node that gossip suspects is asked last, and still asked.
 func TestSuspectedOwner(t *testing.T) {
 	lives(t, 5, func(w *world) {

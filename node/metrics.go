@@ -21,7 +21,7 @@ func (n *Node) registerMetrics() {
 	n.coordinatorMetrics()
 	n.storeMetrics()
 	n.peerMetrics()
-	n.registry.MustRegister(repairCollector{n})
+	n.registry.MustRegister(repairCollector{n}, latencyCollector{n})
 }
 
 func (n *Node) coordinatorMetrics() {
@@ -30,6 +30,7 @@ func (n *Node) coordinatorMetrics() {
 	}
 	type stats = coordinator.Stats
 	count("hedges_total", "Replicas asked because another was late.", func(s stats) uint64 { return s.Hedges })
+	count("probes_total", "Nodes asked to see whether they are still slow.", func(s stats) uint64 { return s.Probes })
 	count("rescues_total", "Nodes asked because another was long silent.", func(s stats) uint64 { return s.Rescues })
 	count("forwards_total", "Writes handed to an owner to coordinate.", func(s stats) uint64 { return s.Forwards })
 	count("restarts_total", "Requests begun again because layouts differed.", func(s stats) uint64 { return s.Restarts })

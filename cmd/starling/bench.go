@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/url"
 	"time"
 
 	"github.com/starling-kv/starling/bench"
@@ -11,6 +12,9 @@ import (
 type benchCmd struct {
 	Run     benchRunCmd     `cmd:"" default:"withargs" help:"Put a cluster under load (the default)."`
 	Compare benchCompareCmd `cmd:"" help:"Measure Starling beside the machine's limits and other stores."`
+
+	Gray     benchGrayCmd     `cmd:"" help:"Measure what a node that is neither well nor gone does to requests."`
+	Overload benchOverloadCmd `cmd:"" help:"Measure what far more load than the cluster can take does to it."`
 
 	Skeleton benchSkeletonCmd `cmd:"" hidden:"" help:"Run one node of the quorum skeleton."`
 	Echo     benchEchoCmd     `cmd:"" hidden:"" help:"Run the echo server."`
@@ -37,6 +41,13 @@ type loadFlags struct {
 
 // benchTimeout is long, so that what is slow is seen as slow and not as failed.
 const benchTimeout = 10 * time.Second
+
+// benchBucket holds the keys of a load, where nobody says otherwise.
+const benchBucket = "bench"
+
+// preloading is the query of writes that replace whatever is there and wait for
+// no disk.
+func preloading() url.Values { return url.Values{"overwrite": {"true"}, "sync": {"false"}} }
 
 func newWriteID(now func() time.Time) func() string {
 	return func() string { return kv.NewWriteID(now(), random64).String() }

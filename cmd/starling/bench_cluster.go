@@ -13,6 +13,7 @@ import (
 
 // processes are those of a cluster that this command started.
 type processes struct {
+	Names     []string
 	Endpoints []string
 	Admins    []string
 	PIDs      []int
@@ -74,6 +75,7 @@ func (p *processes) await(events <-chan devcluster.Event) error {
 		if e.Kind != devcluster.EventReady {
 			return fmt.Errorf("node %s ended: %s; see %s", e.Name, e.How, e.Log)
 		}
+		p.Names = append(p.Names, e.Name)
 		p.Endpoints = append(p.Endpoints, e.Client)
 		p.Admins = append(p.Admins, e.Admin)
 		p.PIDs = append(p.PIDs, e.PID)

@@ -149,7 +149,7 @@ func positive(n int) string {
 
 // preload writes all keys, over whatever is there, and waits for no disk.
 func (c *benchRunCmd) preload(ctx context.Context, w *world, link bench.HTTP, tokens *bench.Tokens) error {
-	link.WriteQuery = url.Values{"overwrite": {"true"}, "sync": {"false"}}
+	link.WriteQuery = preloading()
 	p := bench.Preload{
 		Keys: c.Keys, Set: bench.DefaultSet, KeySize: c.KeySize, ValueSize: c.ValueSize, Overwrites: c.Overwrites,
 		Connections: c.Connections, Seed: c.Seed, Tokens: tokens, Dial: link.Dial,

@@ -13,3 +13,9 @@ import (
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
+
+// Suspend stops a process until it is resumed.
+func Suspend(pid int) error { return syscall.Kill(pid, syscall.SIGSTOP) }
+
+// Resume lets a suspended process go on.
+func Resume(pid int) error { return syscall.Kill(pid, syscall.SIGCONT) }

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/starling-kv/starling/bench"
+)
+
+// benchTrial runs a measurement that starts its own cluster, for as long as a
+// test can wait.
+func benchTrial(t *testing.T, report any, args ...string) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("it needs addresses of loopback beside 127.0.0.1, and /proc")
+	}
+	t.Setenv(roleVar, "real")
+	t.Setenv("XDG_RUNTIME_DIR", shortDir(t))
+	quick := []string{
+		"--keys=50", "--connections=4", "--warm-up=0s", "--duration=300ms", "-o", "json", "--set=durability=async",
+		"--dir=" + t.TempDir(), "--port-base=" + strconv.Itoa(freePortBase(t)),
+	}
+	r := starling(t, "", slices.Concat([]string{"bench"}, args, quick)...)
+	if err := json.Unmarshal([]byte(r.out), report); err != nil || r.code != 0 {
+		t.Fatalf("%v: %+v", err, r)
+	}
+}
+
+func TestBenchGray(t *testing.T) {
+	var got grayReport
+	benchTrial(t, &got, "gray", "--onset=300ms")
+	if got.Peak.Throughput == 0 || got.Healthy.Reads.P50 == 0 || got.Healthy.PeerCalls == 0 || len(got.Faults) != 3 {
+		t.Fatalf("%+v", got)
+	}
+	for _, f := range got.Faults {
+		if f.During.Reads.P50 == 0 || f.During.Writes.P50 == 0 || f.ReadsP99 == 0 || f.During.Counts.Failed() != 0 {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestBenchGrayTable(t *testing.T) {
+	phase := bench.Phase{Name: "slow", Seconds: 1, Reads: bench.Latency{P99: 3}, Writes: bench.Latency{P99: 2}, Extra: 0.01}
+	healthy := phase
+	healthy.Reads.P99 = 2
+	f := grayFault{Fault: "slow", Detected: settled{Seconds: 0.25, OK: true}, During: phase}
+	f.judge(healthy)
+	if !f.Met || f.ReadsP99 != 1.5 || f.WritesP99 != 1 {
+		t.Errorf("%+v", f)
+	}
+	f.During.Extra = 0.06
+	if f.judge(healthy); f.Met {
+		t.Error("too many extra calls were let pass")
+	}
+	g := &grayTrial{trial: &trial{trialFlags: new(trialFlags)}, report: &grayReport{Healthy: healthy, Faults: []grayFault{f}}}
+	var out strings.Builder
+	if err := printPage(&out, g.table); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"slow", "0.25 s", "not in 0.00 s", "1.50", "missed"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestBenchOverload(t *testing.T) {
+	var got overloadReport
+	benchTrial(t, &got, "overload", "--flood-connections=100", "--aftermath=300ms")
+	o := got.Overload
+	if got.Peak.Throughput == 0 || got.Normal.Throughput == 0 || o.Throughput == 0 || got.Aftermath.Throughput == 0 ||
+		got.Offered < 9*got.Peak.Throughput || got.Sent < o.Throughput || o.Counts.GivenUp == 0 {
+		t.Errorf("%+v", got)
+	}
+}
