@@ -119,7 +119,9 @@ func (c *serveCmd) Run(ctx context.Context, w *world) error {
 		err = n.Rejoin(err)
 		if errors.Is(err, node.ErrHolderAlive) {
 			log.Warn("waiting", zap.Error(err))
-			err = pause(ctx, rejoinPause)
+			if err = pause(ctx, rejoinPause); err != nil {
+				return nil //nolint:nilerr // ended before it had anything to end
+			}
 		}
 		if err != nil {
 			return err

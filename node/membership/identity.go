@@ -48,6 +48,7 @@ type IdentityError struct {
 	Holder string    // name of the other node: Name, or one that has the same id
 	HeldBy kv.NodeID // id of the other node: ID, or one that has the same name
 	Source string    // who says so: "the layout" or a node
+	Alive  bool      // a node says so that counts the other node as alive
 }
 
 func (e *IdentityError) Error() string {
@@ -56,7 +57,8 @@ func (e *IdentityError) Error() string {
 			"start it under that name, or give it an empty data directory if its own was copied", e.ID, e.Holder, e.Source, e.Name)
 	}
 	return fmt.Sprintf("name %s belongs to node %s (says %s), and this node is %s: "+
-		"start it with the data directory of that name, choose another name, or replace the node that had it", e.Name, e.HeldBy, e.Source, e.ID)
+		"start it with the data directory of that name, or choose another name; if the disk of that node is lost, "+
+		"start this one with an empty directory and --rejoin-empty", e.Name, e.HeldBy, e.Source, e.ID)
 }
 
 // identity is who this node is and what it goes by in judging others. It is a
@@ -150,7 +152,7 @@ func (i identity) deposed(l *ring.Layout) error {
 	return i.lostTo(holder, "the layout")
 }
 
-func (i identity) lostTo(holder binding, source string) error {
+func (i identity) lostTo(holder binding, source string) *IdentityError {
 	return &IdentityError{Name: i.name, ID: i.id, Holder: holder.name, HeldBy: holder.id, Source: source}
 }
 
@@ -174,7 +176,9 @@ func (i identity) contested(s sharedState, live int) error {
 		if b.name == s.sender.name && b.id == s.sender.id && own.beats(other) {
 			continue
 		}
-		return i.lostTo(b, "node "+s.sender.name)
+		lost := i.lostTo(b, "node "+s.sender.name)
+		lost.Alive = true
+		return lost
 	}
 	return nil
 }

@@ -149,8 +149,8 @@ func TestContested(t *testing.T) {
 			switch {
 			case c.holder == 0 && err != nil:
 				t.Errorf("it must stop: %v", err)
-			case c.holder != 0 && (id == nil || id.HeldBy != c.holder):
-				t.Errorf("contested = %v, want one that says that %s has it", err, c.holder)
+			case c.holder != 0 && (id == nil || id.HeldBy != c.holder || !id.Alive):
+				t.Errorf("contested = %v, want one that says that %s has it and is alive", err, c.holder)
 			}
 		})
 	}
