@@ -539,7 +539,9 @@ func TestRepairOfASelection(t *testing.T) {
 			t.Errorf("repair of a partition that is not there: %v", err)
 		}
 		c.nodes[1].setCut(true)
-		if err := repair(Selection{Node: 2}); !errors.Is(err, errRefused) {
+		err := repair(Selection{Node: 2})
+		failed, _ := errors.AsType[*RepairError](err)
+		if !errors.Is(err, errRefused) || failed == nil || len(failed.Peers) != 1 || failed.Peers[0].Peer != 2 || failed.Peers[0].Partitions < 1 {
 			t.Errorf("repair with a node out of reach: %v", err)
 		}
 		ctx, cancel := context.WithCancel(c.t.Context())

@@ -20,7 +20,7 @@ type Selection struct {
 // Progress is how far a repair is.
 type Progress struct {
 	Peer        kv.NodeID // with which it has just exchanged
-	Done, Total int       // partitions times peers; Total grows when something is to be looked at again
+	Done, Total int       // partitions times peers, compared and to be; Total grows when some are looked at again
 	Differ      uint64    // keys that were found to differ
 	Healed      uint64    // of these, the ones that are the same now
 	Streamed    uint64    // records that came as whole leaves
@@ -30,11 +30,41 @@ type Progress struct {
 // does not share with the node selected.
 var ErrNothingSelected = errors.New("this node shares nothing of that with another: ask one of the owners")
 
+// RepairError says with which peers a repair was not done.
+type RepairError struct{ Peers []PeerError }
+
+// PeerError is what kept partitions from being compared with a peer.
+type PeerError struct {
+	Peer       kv.NodeID
+	Partitions int // that were not compared, or differ still
+	Err        error
+}
+
+// Error implements error.
+func (e *RepairError) Error() string { return errors.Join(e.Unwrap()...).Error() }
+
+// Unwrap returns what [errors.Is] and [errors.As] look through.
+func (e *RepairError) Unwrap() []error {
+	out := make([]error, len(e.Peers))
+	for i := range e.Peers {
+		out[i] = &e.Peers[i]
+	}
+	return out
+}
+
+// Error implements error.
+func (e *PeerError) Error() string {
+	return fmt.Sprintf("node %v, %d partitions: %v", e.Peer, e.Partitions, e.Err)
+}
+
+// Unwrap returns what kept them from it.
+func (e *PeerError) Unwrap() error { return e.Err }
+
 // Repair exchanges what is selected with its other owners now, one after the
 // other, and once more with all of them where something differed: what one
-// owner held, all of them hold then. It returns when that is done, and names in
-// its error the peers with which it was not. progress is called after each
-// step. Only one repair runs at a time; others wait.
+// owner held, all of them hold then. It returns when that is done, and a
+// [*RepairError] names the peers with which it was not. progress is called after
+// each step. Only one repair runs at a time; others wait.
 func (x *Exchanger) Repair(ctx context.Context, sel Selection, progress func(Progress)) error {
 	select {
 	case x.repairing <- struct{}{}:
@@ -53,7 +83,10 @@ func (x *Exchanger) Repair(ctx context.Context, sel Selection, progress func(Pro
 	r.round(ctx, list, 1)
 	r.failed = nil // what failed in the first round is tried again
 	r.round(ctx, r.again(list), Whole)
-	return errors.Join(r.failed...)
+	if len(r.failed) > 0 {
+		return &RepairError{r.failed}
+	}
+	return nil
 }
 
 // repair is one call of Repair.
@@ -64,8 +97,8 @@ type repair struct {
 	bucket   string
 	progress func(Progress)
 	so       Progress
-	changed  []uint16 // rising: where not all was the same
-	failed   []error
+	changed  []uint16    // rising: where not all was the same
+	failed   []PeerError // each peer once
 }
 
 // selected returns the shares to exchange, by peer.
@@ -125,11 +158,20 @@ func (r *repair) exchange(ctx context.Context, peer kv.NodeID, shares []share, w
 		err = errors.New("they differ still: repair again")
 	}
 	if err != nil {
-		r.failed = append(r.failed, fmt.Errorf("node %v, %d of %d partitions: %w", peer, open, len(shares), err))
+		r.fail(peer, open, err)
 	}
-	r.so.Done += len(shares)
+	r.so.Done += len(shares) - open
 	r.so.Differ += e.tally.differ
 	r.so.Healed += e.tally.healed
 	r.so.Streamed += e.tally.records
 	r.progress(r.so)
+}
+
+// fail notes the first error with a peer.
+func (r *repair) fail(peer kv.NodeID, partitions int, err error) {
+	if last := len(r.failed) - 1; last >= 0 && r.failed[last].Peer == peer {
+		r.failed[last].Partitions += partitions
+		return
+	}
+	r.failed = append(r.failed, PeerError{Peer: peer, Partitions: partitions, Err: err})
 }

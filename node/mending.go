@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -131,7 +132,7 @@ func (m *mending) repair(ctx context.Context, sel antientropy.Selection) {
 		r.Ended = true
 		r.Bytes = after.ComparedBytes - before.ComparedBytes + after.StreamedBytes - before.StreamedBytes
 		if err != nil && !errors.Is(err, antientropy.ErrNothingSelected) {
-			r.Error = err.Error()
+			r.Error = m.explain(err)
 		}
 	})
 }
@@ -140,4 +141,17 @@ func (m *mending) note(change func(*api.RepairRun)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change(m.run)
+}
+
+// explain says in one line what a repair did not reach, by the names of members.
+func (m *mending) explain(err error) string {
+	failed, ok := errors.AsType[*antientropy.RepairError](err)
+	if !ok {
+		return err.Error()
+	}
+	parts := make([]string, len(failed.Peers))
+	for i, p := range failed.Peers {
+		parts[i] = fmt.Sprintf("%d partitions not compared with %s: %v", p.Partitions, inspector{m.Node}.name(p.Peer), p.Err)
+	}
+	return strings.Join(parts, "; ")
 }
