@@ -151,29 +151,43 @@ func (i inspector) values(key kv.Key, target kv.NodeID, r kv.Record) ([][]byte, 
 	return values, nil
 }
 
-// Partition implements [api.Inspector].
-func (i inspector) Partition(ctx context.Context, partition int, hints bool, fn func(api.Held) error) error {
-	p := uint16(partition)
+// Partitions implements [api.Inspector].
+func (i inspector) Partitions(ctx context.Context, first, last int, hints bool, fn func(api.Held) error) error {
 	emit := func(slot kv.Slot, r kv.Record) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		return fn(i.held(slot, r))
 	}
-	if !hints {
-		return i.store.ScanPartition(p, func(key kv.Key, r kv.Record) error { return emit(kv.Slot{Partition: p, Key: key}, r) })
+	if hints {
+		return i.hints(uint16(first), uint16(last), emit)
 	}
-	for _, l := range i.views.Current().Active() {
-		for _, m := range l.Members() {
-			err := i.store.ScanHints(m.ID, func(slot kv.Slot, r kv.Record) error {
-				if slot.Partition != p {
-					return nil
-				}
-				return emit(slot, r)
-			})
-			if err != nil {
-				return err
+	for p := first; p <= last; p++ {
+		err := i.store.ScanPartition(uint16(p), func(key kv.Key, r kv.Record) error {
+			return emit(kv.Slot{Partition: uint16(p), Key: key}, r)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hints calls fn with the hints for some partitions.
+func (i inspector) hints(first, last uint16, fn func(kv.Slot, kv.Record) error) error {
+	targets, err := i.store.HintTargets()
+	if err != nil {
+		return err
+	}
+	for _, target := range targets {
+		err := i.store.ScanHints(target, func(slot kv.Slot, r kv.Record) error {
+			if slot.Partition < first || slot.Partition > last {
+				return nil
 			}
+			return fn(slot, r)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

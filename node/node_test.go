@@ -255,3 +255,23 @@ func TestTakenName(t *testing.T) {
 		t.Error("still running after 20 s")
 	}
 }
+
+// TestPartitionsAreDumped: a range of partitions is one answer, partition by
+// partition, and holds what the answers for each of them hold.
+func TestPartitionsAreDumped(t *testing.T) {
+	n := startCluster(t, 1)[0]
+	for i := range 40 {
+		target := fmt.Sprintf("%s/kv/b/k%d?n=1", n.ClientURL(), i)
+		if res := request(t, http.MethodPut, target, nil, strings.NewReader("milk")); res.status != http.StatusNoContent {
+			t.Fatalf("%d %s", res.status, res.body)
+		}
+	}
+	var each strings.Builder
+	for p := range 64 {
+		each.WriteString(request(t, http.MethodGet, fmt.Sprintf("%s/replica?partition=%d&brief=true", n.AdminURL(), p), nil, nil).body)
+	}
+	all := request(t, http.MethodGet, n.AdminURL()+"/replica?partition=0-63&brief=true", nil, nil).body
+	if all != each.String() || strings.Count(all, "\n") != 40 {
+		t.Errorf("all partitions:\n%s\none after the other:\n%s", all, each.String())
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net/http/pprof"
 	runtimepprof "runtime/pprof"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -73,24 +74,42 @@ func (s *Server) replica(x *exchange) error {
 
 // partitionParams are those of /replica.
 type partitionParams struct {
-	partition int
-	given     bool
-	hints     bool
-	brief     bool
+	first, last int
+	given       bool
+	hints       bool
+	brief       bool
 }
 
 var knownPartitionParams = []param[partitionParams]{
 	{"partition", func(p *partitionParams, v string) (err error) {
 		p.given = true
-		p.partition, err = strconv.Atoi(v)
+		p.first, p.last, err = parsePartitions(v)
 		return err
 	}},
 	{"hints", func(p *partitionParams, v string) (err error) { p.hints, err = parseBool(v); return err }},
 	{"brief", func(p *partitionParams, v string) (err error) { p.brief, err = parseBool(v); return err }},
 }
 
-// partition answers with all records of a partition that this node alone
-// holds, one JSON object a line, sent as they are read.
+// parsePartitions reads the number of a partition, or those of the first and the
+// last of several as 0-63.
+func parsePartitions(v string) (first, last int, err error) {
+	from, to, several := strings.Cut(v, "-")
+	if !several {
+		to = from
+	}
+	first, err = strconv.Atoi(from)
+	if err == nil {
+		last, err = strconv.Atoi(to)
+	}
+	if err != nil || last < first {
+		return 0, 0, fmt.Errorf("%q: use the number of a partition, or those of the first and the last as 0-63", v)
+	}
+	return first, last, nil
+}
+
+// partition answers with all records of some partitions that this node alone
+// holds, partition by partition, one JSON object a line, sent as they are read;
+// or with all hints for them, by the node that they are for.
 func (s *Server) partition(x *exchange) error {
 	p, err := parseQuery(x.query, knownPartitionParams)
 	if err != nil {
@@ -100,12 +119,12 @@ func (s *Server) partition(x *exchange) error {
 	switch {
 	case layout == nil:
 		return notReady("this node knows no layout yet, and so no partitions")
-	case !p.given || p.partition < 0 || p.partition >= len(layout.Partitions):
+	case !p.given || p.last >= len(layout.Partitions):
 		return badRequest(fmt.Sprintf("name a partition: partition=0 to partition=%d", len(layout.Partitions)-1))
 	}
 	x.answerWith(fasthttp.StatusOK, typeNDJSON, chunkedLength, func(w io.Writer) error {
 		var line []byte
-		return s.inspector.Partition(s.base, p.partition, p.hints, func(h Held) error {
+		return s.inspector.Partitions(s.base, p.first, p.last, p.hints, func(h Held) error {
 			if p.brief {
 				line = appendJSON(line[:0], newBriefJSON(h))
 			} else {

@@ -94,7 +94,9 @@ func TestHashComparesReplicas(t *testing.T) {
 
 func TestPartition(t *testing.T) {
 	n := start(t, new(scripted), inspecting(&inspector{held: heldRecords(t)}))
-	for target, want := range map[string]string{"/replica?partition=1": "", "/replica?partition=1&hints=true": "n3"} {
+	for target, want := range map[string]string{
+		"/replica?partition=1": "", "/replica?partition=1&hints=true": "n3", "/replica?partition=0-1&brief=true": "",
+	} {
 		a := n.adminGet(target)
 		if a.status != 200 || a.Header.Get("Content-Type") != typeNDJSON {
 			t.Fatalf("%d %s", a.status, a.body)
@@ -187,8 +189,11 @@ func TestInspectionRefused(t *testing.T) {
 	}{
 		{"no partition", "/replica", &inspector{}, 400, "partition=0 to partition=1"},
 		{"partition too high", "/replica?partition=2", &inspector{}, 400, "partition=0 to partition=1"},
-		{"partition below zero", "/replica?partition=-1", &inspector{}, 400, "partition=0 to partition=1"},
+		{"partition below zero", "/replica?partition=-1", &inspector{}, 400, "the first and the last"},
 		{"partition no number", "/replica?partition=x", &inspector{}, 400, "parameter partition"},
+		{"partitions too high", "/replica?partition=0-2", &inspector{}, 400, "partition=0 to partition=1"},
+		{"partitions backwards", "/replica?partition=1-0", &inspector{}, 400, "the first and the last"},
+		{"partitions without an end", "/replica?partition=1-", &inspector{}, 400, "the first and the last"},
 		{"no layout", "/replica?partition=0", &inspector{noLayout: true}, 503, "no layout"},
 		{"unknown parameter", "/replica/b/k?value=true", &inspector{}, 400, "known here are values"},
 		{"no key", "/replica/b", &inspector{}, 400, "names no key"},

@@ -340,7 +340,7 @@ func (i *inspector) Checks() []Check { return i.checks }
 
 func (i *inspector) Replica(context.Context, kv.Key, bool) ([]Held, error) { return i.held, i.err }
 
-func (i *inspector) Partition(_ context.Context, _ int, hints bool, fn func(Held) error) error {
+func (i *inspector) Partitions(_ context.Context, _, _ int, hints bool, fn func(Held) error) error {
 	for _, h := range i.held {
 		if (h.Target != "") != hints {
 			continue

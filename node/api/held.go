@@ -61,15 +61,19 @@ type siblingJSON struct {
 
 // briefJSON is what it takes to compare a record with another node's.
 type briefJSON struct {
-	Bucket string `json:"bucket"`
-	Key    string `json:"key"`
-	Target string `json:"target,omitempty"`
-	Hash   string `json:"hash"`
-	NMax   uint8  `json:"n_max"`
+	Bucket    string `json:"bucket"`
+	Key       string `json:"key"`
+	Partition int    `json:"partition"`
+	Target    string `json:"target,omitempty"`
+	Hash      string `json:"hash"`
+	NMax      uint8  `json:"n_max"`
 }
 
 func newBriefJSON(h Held) briefJSON {
-	return briefJSON{Bucket: h.Key.Bucket, Key: escape(h.Key.Name), Target: h.Target, Hash: recordHash(h.Record), NMax: h.Record.NMax}
+	return briefJSON{
+		Bucket: h.Key.Bucket, Key: escape(h.Key.Name), Partition: h.Partition, Target: h.Target,
+		Hash: recordHash(h.Record), NMax: h.Record.NMax,
+	}
 }
 
 func newHeldJSON(h Held) heldJSON {

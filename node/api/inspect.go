@@ -18,10 +18,11 @@ type Inspector interface {
 	// a leftover, as hints, in quarantine. With values, external values are read
 	// too.
 	Replica(ctx context.Context, key kv.Key, values bool) ([]Held, error)
-	// Partition calls fn with every record of a partition that this node holds,
-	// or with every hint for it, until fn fails; that error is returned. What
-	// fn is given is valid until it returns.
-	Partition(ctx context.Context, partition int, hints bool, fn func(Held) error) error
+	// Partitions calls fn with every record that this node holds of the
+	// partitions from first to last, in the order of their numbers, or with every
+	// hint for them, until fn fails; that error is returned. What fn is given is
+	// valid until it returns.
+	Partitions(ctx context.Context, first, last int, hints bool, fn func(Held) error) error
 	// Explain asks every node of a key's preference list what it holds; n is the
 	// number of owners asked about, 0 for the default.
 	Explain(ctx context.Context, key kv.Key, n int) (coordinator.Explanation, error)
