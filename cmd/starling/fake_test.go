@@ -40,6 +40,8 @@ type fakeCluster struct {
 	keys    map[string]*fakeKey // by the raw path of a request
 	asked   map[string]int      // requests by method
 	queries map[string]string   // the last query by method
+	held    map[string]string   // by node: the lines of /replica
+	apart   map[string][]string // by node: the records of /quarantine, as JSON
 	// fault, if set, may answer a request in place of the cluster, with a status;
 	// 0 lets it pass.
 	fault func(node string, r *http.Request) int
@@ -89,6 +91,12 @@ func (f *fakeCluster) serve(name string, w http.ResponseWriter, r *http.Request)
 	switch {
 	case path == "/cluster":
 		f.answer(w, f.cluster(name))
+	case path == "/replica":
+		f.dump(w, r, f.held[name])
+	case path == "/quarantine":
+		f.quarantine(w, r, name)
+	case path == "/repair", path == "/repairs":
+		f.repair(w, r, name)
 	case strings.HasPrefix(path, "/explain/"):
 		f.answer(w, f.explain(name, strings.TrimPrefix(path, "/explain")))
 	case r.Method == http.MethodPut, r.Method == http.MethodDelete:
@@ -341,3 +349,53 @@ func (n *fakeNode) Wait() error {
 }
 
 func (n *fakeNode) Close() error { return n.server.Close() }
+
+// dump answers with the lines of a node, or with its hints.
+func (f *fakeCluster) dump(w io.Writer, r *http.Request, lines string) {
+	var first, last int
+	if _, err := fmt.Sscanf(r.URL.Query().Get("partition"), "%d-%d", &first, &last); err != nil {
+		f.t.Error(err)
+	}
+	for line := range strings.Lines(lines) {
+		var h heldLine
+		if err := json.Unmarshal([]byte(line), &h); err != nil {
+			f.t.Error(err)
+		}
+		if h.Partition >= first && h.Partition <= last && (h.Target != "") == (r.URL.Query().Get("hints") == "true") {
+			_, _ = io.WriteString(w, line)
+		}
+	}
+}
+
+// quarantine answers with a page. Its places are numbers of records.
+func (f *fakeCluster) quarantine(w io.Writer, r *http.Request, name string) {
+	from, _ := strconv.Atoi(r.URL.Query().Get("after"))
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil {
+		f.t.Error(err)
+	}
+	all := f.apart[name]
+	to := min(from+limit, len(all))
+	next := ""
+	if to < len(all) {
+		next = strconv.Itoa(to)
+	}
+	f.answer(w, map[string]any{
+		"node": name, "total": len(all), "records": json.RawMessage("[" + strings.Join(all[from:to], ",") + "]"), "next": next,
+	})
+}
+
+// repair is over at the second look.
+func (f *fakeCluster) repair(w http.ResponseWriter, r *http.Request, name string) {
+	run := &api.RepairRun{Done: 1, Total: 4}
+	if r.Method == http.MethodPost {
+		w.WriteHeader(http.StatusAccepted)
+	} else {
+		run.Done, run.Keys, run.Heal, run.Bytes, run.Ended = 4, 2, 2, 900, true
+	}
+	clean := 12.5
+	f.answer(w, api.RepairState{
+		Node: name, Standing: api.StandingState{Registered: true, Partitions: 4, Fallen: 1},
+		Hints: []api.HintState{{Node: "n3", Count: 2, Oldest: 1.5}}, Found: 3, Healed: 2, OldestClean: &clean, Run: run,
+	})
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -52,9 +53,17 @@ func (p *progress) add(bytes int) {
 	}
 	if now := p.now(); now.Sub(p.shown) >= lineInterval {
 		p.shown = now
-		sayf(p.out, "%s: %s of %s %s, %s\n", p.what,
-			humanize.Comma(int64(p.done)), humanize.Comma(int64(p.total)), p.unit, humanize.IBytes(uint64(p.bytes)))
+		sayf(p.out, "%s\n", p.line())
 	}
+}
+
+// line says how far it is. Not everything that is counted has bytes.
+func (p *progress) line() string {
+	line := fmt.Sprintf("%s: %s of %s %s", p.what, humanize.Comma(int64(p.done)), humanize.Comma(int64(p.total)), p.unit)
+	if p.bytes == 0 {
+		return line
+	}
+	return line + ", " + humanize.IBytes(uint64(p.bytes))
 }
 
 // close takes the bar away.

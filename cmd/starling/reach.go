@@ -2,19 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	neturl "net/url"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/starling-kv/starling/client"
 	"github.com/starling-kv/starling/cmd/starling/internal/devcluster"
-	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/api"
 )
 
@@ -24,11 +17,7 @@ type reach struct {
 	Attempts int      `placeholder:"COUNT" help:"Attempts of one request, over all nodes; 8 by default, for import 12."`
 }
 
-const (
-	lookTimeout = 5 * time.Second
-	maxLook     = 16 << 20 // bytes of an answer about the cluster
-	localNodes  = 9
-)
+const localNodes = 9
 
 // seeds are where to ask for the cluster.
 func (r reach) seeds() []string {
@@ -92,46 +81,6 @@ func (r reach) client(ctx context.Context, retried func(error)) (*client.Client,
 		return nil, usage("%w", err)
 	}
 	return cl, nil
-}
-
-var lookClient = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
-
-// look gets one JSON document about the cluster.
-func look(ctx context.Context, url string, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := lookClient.Do(req)
-	if wrapped, ok := errors.AsType[*neturl.Error](err); ok {
-		return fmt.Errorf("%s://%s does not answer: %w", req.URL.Scheme, req.URL.Host, wrapped.Err)
-	}
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLook))
-	if err != nil {
-		return fmt.Errorf("%s: %w", url, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return refusal(url, resp.Status, body)
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("%s: %w", url, err)
-	}
-	return nil
-}
-
-// refusal is what a node answered in place of a document.
-func refusal(url, status string, body []byte) error {
-	var told kv.Error
-	if json.Unmarshal(body, &told) == nil && told.Code != "" {
-		return &told
-	}
-	return fmt.Errorf("%s: status %s: %.200s", url, status, strings.TrimSpace(string(body)))
 }
 
 // primaries counts the partitions that list each node first.

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/api"
 )
 
@@ -31,7 +29,8 @@ type repairCmd struct {
 func (*repairCmd) Help() string {
 	return `Nodes compare their replicas by themselves, again and again; this has them
 do it now and waits for the end. Without --node every member compares what it
-owns with all other owners.
+owns with all other owners. Members that are down are passed over, and it fails
+then: what they share was not compared.
 
 Examples:
   starling repair
@@ -50,35 +49,49 @@ type repaired struct {
 const repairPoll = 200 * time.Millisecond
 
 // Run asks the nodes one after the other: they share what they compare with.
+// Those that do not answer are passed over, and told.
 func (c *repairCmd) Run(ctx context.Context, w *world) error {
 	cluster, err := c.cluster(ctx)
 	if err != nil {
 		return err
 	}
-	admins, err := adminsOf(ctx, cluster)
-	if err != nil {
+	if err := c.check(cluster); err != nil {
 		return err
 	}
-	if c.Node != "" {
-		admin, ok := admins[c.Node]
-		if !ok {
-			return usage("no member is named %s: see starling status", c.Node)
-		}
-		admins = map[string]string{c.Node: admin}
-	}
 	var outcomes []repaired
-	for _, name := range slices.SortedFunc(maps.Keys(admins), compareNames) {
-		run, err := c.at(ctx, w, name, admins[name])
+	var failed error
+	for _, o := range operators(ctx, cluster, func(n api.Node) bool { return c.Node == "" || c.Node == n.Name }) {
+		run, err := c.at(ctx, w, o)
 		if err != nil {
-			return fmt.Errorf("repair at %s: %w", name, err)
+			run.Error = err.Error()
 		}
-		outcomes = append(outcomes, repaired{run, name})
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("repair at %s: %w", o.name, err)
+		}
+		outcomes = append(outcomes, repaired{run, o.name})
 	}
 	if err := c.print(w.stdout, outcomes, func(p *page) { tableOfRepaired(p, outcomes) }); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(outcomes, func(r repaired) bool { return r.Error != "" }) {
+	if failed == nil && slices.ContainsFunc(outcomes, func(r repaired) bool { return r.Error != "" }) {
 		return errors.New("not everything could be compared: see what is down with starling status, then repair again")
+	}
+	return failed
+}
+
+// check refuses what the cluster does not have.
+func (c *repairCmd) check(cluster api.Cluster) error {
+	if cluster.Layout == nil {
+		return errors.New("there is no layout yet, and so nothing to compare")
+	}
+	if last := len(cluster.Layout.Partitions) - 1; c.Partition != nil && (*c.Partition < 0 || *c.Partition > last) {
+		return usage("there is no partition %d: they are 0 to %d, and starling status --key shows that of a key", *c.Partition, last)
+	}
+	if err := (kv.Key{Bucket: c.Bucket, Name: "any"}).Validate(); c.Bucket != "" && err != nil {
+		return usage("%w", err)
+	}
+	if n, ok := named(cluster.Nodes, c.Node); c.Node != "" && (!ok || !n.Member) {
+		return usage("no member is named %s: see starling status", c.Node)
 	}
 	return nil
 }
@@ -96,9 +109,12 @@ func (c *repairCmd) query() string {
 }
 
 // at has one node compare, and shows how far it is until it is done.
-func (c *repairCmd) at(ctx context.Context, w *world, name, admin string) (api.RepairRun, error) {
-	state, err := post(ctx, admin+"/repair?"+c.query())
-	if err != nil {
+func (c *repairCmd) at(ctx context.Context, w *world, o operator) (api.RepairRun, error) {
+	if o.err != nil {
+		return api.RepairRun{}, o.err
+	}
+	var state api.RepairState
+	if err := ask(ctx, http.MethodPost, o.url+"/repair?"+c.query(), &state); err != nil {
 		return api.RepairRun{}, err
 	}
 	var shown *progress
@@ -112,7 +128,7 @@ func (c *repairCmd) at(ctx context.Context, w *world, name, admin string) (api.R
 		case state.Run == nil:
 			return api.RepairRun{}, errors.New("the node was restarted meanwhile: repair again")
 		case shown == nil && state.Run.Total > 0:
-			shown = newProgress(w, "repair "+name, "comparisons", state.Run.Total)
+			shown = newProgress(w, "repair "+o.name, "comparisons", state.Run.Total)
 		}
 		for ; shown != nil && done < state.Run.Done; done++ {
 			shown.add(0)
@@ -124,34 +140,10 @@ func (c *repairCmd) at(ctx context.Context, w *world, name, admin string) (api.R
 			return api.RepairRun{}, err
 		}
 		state = api.RepairState{}
-		if err := look(ctx, admin+"/repairs", &state); err != nil {
+		if err := look(ctx, o.url+"/repairs", &state); err != nil {
 			return api.RepairRun{}, err
 		}
 	}
-}
-
-// post begins a repair.
-func post(ctx context.Context, target string) (api.RepairState, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, http.NoBody)
-	if err != nil {
-		return api.RepairState{}, err
-	}
-	resp, err := lookClient.Do(req)
-	if err != nil {
-		return api.RepairState{}, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLook))
-	if err != nil {
-		return api.RepairState{}, err
-	}
-	if resp.StatusCode != http.StatusAccepted {
-		return api.RepairState{}, refusal(target, resp.Status, body)
-	}
-	var state api.RepairState
-	return state, json.Unmarshal(body, &state)
 }
 
 func tableOfRepaired(p *page, outcomes []repaired) {

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -19,8 +15,9 @@ import (
 	"github.com/starling-kv/starling/node/api"
 )
 
-// replicasAtOnce is how many partitions are compared at the same time.
-const replicasAtOnce = 4
+// rangesAtOnce is how many ranges of partitions are compared at the same time:
+// each of them takes one answer of every node, however long.
+const rangesAtOnce = 4
 
 // maxExamples is how many keys are named that are not the same everywhere.
 const maxExamples = 20
@@ -46,11 +43,12 @@ type differentKey struct {
 
 // heldLine is what is read of a line of /replica.
 type heldLine struct {
-	Bucket string `json:"bucket"`
-	Key    string `json:"key"`
-	Target string `json:"target"`
-	Hash   string `json:"hash"`
-	NMax   int    `json:"n_max"`
+	Bucket    string `json:"bucket"`
+	Key       string `json:"key"`
+	Partition int    `json:"partition"`
+	Target    string `json:"target"`
+	Hash      string `json:"hash"`
+	NMax      int    `json:"n_max"`
 }
 
 // heldKey is what the nodes hold of one key.
@@ -65,13 +63,15 @@ func (c *statusCmd) replicas(ctx context.Context, w *world, cluster api.Cluster)
 	if cluster.Layout == nil {
 		return errors.New("there is no layout yet, and so nothing to compare")
 	}
-	admins, err := adminsOf(ctx, cluster)
-	if err != nil {
-		return err
+	members := operators(ctx, cluster, everyMember)
+	for _, o := range members {
+		if o.err != nil {
+			return fmt.Errorf("compare the replicas: %s: %w: all members must be up, see starling status", o.name, o.err)
+		}
 	}
-	report, err := compare(ctx, w, cluster.Layout, admins)
+	report, err := compare(ctx, w, cluster.Layout, members)
 	if err != nil {
-		return err
+		return fmt.Errorf("compare the replicas: %w", err)
 	}
 	if err := c.print(w.stdout, report, func(p *page) { tableOfReplicas(p, report) }); err != nil {
 		return err
@@ -82,21 +82,23 @@ func (c *statusCmd) replicas(ctx context.Context, w *world, cluster api.Cluster)
 	return nil
 }
 
-// compare compares a few partitions at a time.
-func compare(ctx context.Context, w *world, l *api.Layout, admins map[string]string) (replicaReport, error) {
-	parts := make([]replicaReport, len(l.Partitions))
-	shown := newProgress(w, "compared", "partitions", len(parts))
+// compare compares a few ranges of partitions at a time.
+func compare(ctx context.Context, w *world, l *api.Layout, members []operator) (replicaReport, error) {
+	parts := make([]replicaReport, rangesAtOnce+1)
+	shown := newProgress(w, "compared", "partitions", len(l.Partitions))
 	defer shown.close()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(replicasAtOnce)
-	for p := range parts {
-		group.Go(func() error {
-			d, err := dump(ctx, admins, p)
-			parts[p] = d.judge(l.Partitions[p])
-			shown.add(0)
+	for i := range rangesAtOnce {
+		first, next := len(l.Partitions)*i/rangesAtOnce, len(l.Partitions)*(i+1)/rangesAtOnce
+		group.Go(func() (err error) {
+			parts[i], err = compareRange(ctx, l, members, first, next-1, func() { shown.add(0) })
 			return err
 		})
 	}
+	group.Go(func() (err error) {
+		parts[rangesAtOnce], err = countHints(ctx, members, len(l.Partitions)-1)
+		return err
+	})
 	if err := group.Wait(); err != nil {
 		return replicaReport{}, err
 	}
@@ -107,94 +109,81 @@ func compare(ctx context.Context, w *world, l *api.Layout, admins map[string]str
 	return total, nil
 }
 
-// adminsOf asks every member where it takes operators: each tells only of itself.
-func adminsOf(ctx context.Context, c api.Cluster) (map[string]string, error) {
-	admins := make(map[string]string)
-	for _, n := range c.Nodes {
-		if !n.Member {
-			continue
-		}
-		var own api.Cluster
-		if err := look(ctx, "http://"+n.ClientAddr+"/cluster", &own); err != nil {
-			return nil, &exitError{exitNoAnswer, fmt.Errorf("compare the replicas: %s: %w: all members must be up", n.Name, err)}
-		}
-		self, _ := named(own.Nodes, n.Name)
-		if self.AdminAddr == "" {
-			return nil, fmt.Errorf("compare the replicas: %s does not tell its address for operators", n.Name)
-		}
-		admins[n.Name] = "http://" + self.AdminAddr
+// compareRange compares the partitions from first to last, one after the other:
+// what is held of one at a time is all that it remembers.
+func compareRange(ctx context.Context, l *api.Layout, members []operator, first, last int, compared func()) (replicaReport, error) {
+	total := newReplicaReport()
+	if last < first {
+		return total, nil
 	}
-	return admins, nil
-}
-
-// partitionDump is what all nodes hold of one partition.
-type partitionDump struct {
-	keys  map[string]*heldKey
-	hints int
-}
-
-func dump(ctx context.Context, admins map[string]string, partition int) (partitionDump, error) {
-	d := partitionDump{keys: make(map[string]*heldKey)}
-	for _, node := range slices.Sorted(maps.Keys(admins)) {
-		for _, hints := range []bool{false, true} {
-			target := fmt.Sprintf("%s/replica?partition=%d&brief=true&hints=%t", admins[node], partition, hints)
-			if err := lines(ctx, target, func(h heldLine) { d.add(node, h) }); err != nil {
-				return d, fmt.Errorf("what %s holds of partition %d: %w", node, partition, err)
+	dumps := make([]*dump, 0, len(members))
+	defer func() {
+		for _, d := range dumps {
+			d.close()
+		}
+	}()
+	for _, m := range members {
+		d, err := openDump(ctx, m, fmt.Sprintf("partition=%d-%d", first, last))
+		if err != nil {
+			return total, err
+		}
+		dumps = append(dumps, d)
+	}
+	for p := first; p <= last; p++ {
+		held := partitionKeys{}
+		for _, d := range dumps {
+			if err := d.partition(p, func(h heldLine) { held.add(d.member.name, h) }); err != nil {
+				return total, err
 			}
 		}
+		total.add(held.judge(l.Partitions[p]))
+		compared()
 	}
-	return d, nil
+	for _, d := range dumps {
+		if err := d.end(); err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
-func (d *partitionDump) add(node string, h heldLine) {
-	if h.Target != "" {
-		d.hints++
-		return
+// countHints counts what the nodes hold for others.
+func countHints(ctx context.Context, members []operator, last int) (replicaReport, error) {
+	total := newReplicaReport()
+	for _, m := range members {
+		d, err := openDump(ctx, m, fmt.Sprintf("partition=0-%d&hints=true", last))
+		if err != nil {
+			return total, err
+		}
+		err = d.each(func(heldLine) { total.Hints++ })
+		d.close()
+		if err != nil {
+			return total, err
+		}
 	}
+	return total, nil
+}
+
+// partitionKeys is what all nodes hold of one partition, by bucket/key.
+type partitionKeys map[string]*heldKey
+
+func (p partitionKeys) add(node string, h heldLine) {
 	name := h.Bucket + "/" + h.Key
-	k := d.keys[name]
+	k := p[name]
 	if k == nil {
 		k = &heldKey{hashes: make(map[string]string)}
-		d.keys[name] = k
+		p[name] = k
 	}
 	k.nMax = max(k.nMax, h.NMax)
 	k.hashes[node] = h.Hash
 }
 
-// lines calls fn with each line of a dump. A dump that breaks off is an error.
-func lines(ctx context.Context, url string, fn func(heldLine)) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
-	if resp.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxLook))
-		return refusal(url, resp.Status, body)
-	}
-	d := json.NewDecoder(bufio.NewReader(resp.Body))
-	for {
-		var h heldLine
-		switch err := d.Decode(&h); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		fn(h)
-	}
-}
-
 // judge compares what the nodes hold of a partition, by its ordered owners.
-func (d *partitionDump) judge(owners []string) replicaReport {
+func (p partitionKeys) judge(owners []string) replicaReport {
 	r := newReplicaReport()
-	r.Keys, r.Hints = len(d.keys), d.hints
-	for _, name := range slices.Sorted(maps.Keys(d.keys)) {
-		k := d.keys[name]
+	r.Keys = len(p)
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		k := p[name]
 		own := owners[:min(k.nMax, len(owners))]
 		for node := range k.hashes {
 			r.Nodes[node]++

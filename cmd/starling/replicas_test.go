@@ -13,22 +13,20 @@ func TestJudgeReplicas(t *testing.T) {
 		name                         string
 		held                         map[string]heldLine
 		divergent, missing, leftover int
-		hints                        int
 	}{
-		{"the same", map[string]heldLine{"n1": line("a", 3), "n2": line("a", 3), "n3": line("a", 3)}, 0, 0, 0, 0},
-		{"one differs", map[string]heldLine{"n1": line("a", 3), "n2": line("b", 3), "n3": line("a", 3)}, 1, 0, 0, 0},
-		{"one lacks it", map[string]heldLine{"n1": line("a", 3), "n3": line("a", 3)}, 0, 1, 0, 0},
-		{"the widest n counts", map[string]heldLine{"n1": line("a", 2), "n2": line("b", 3)}, 1, 1, 0, 0},
-		{"held by one that does not own it", map[string]heldLine{"n1": line("a", 1), "n4": line("b", 1)}, 0, 0, 1, 0},
-		{"a hint", map[string]heldLine{"n1": line("a", 1), "n4": {Bucket: "b", Key: "k", Target: "n2", Hash: "a", NMax: 1}}, 0, 0, 0, 1},
+		{"the same", map[string]heldLine{"n1": line("a", 3), "n2": line("a", 3), "n3": line("a", 3)}, 0, 0, 0},
+		{"one differs", map[string]heldLine{"n1": line("a", 3), "n2": line("b", 3), "n3": line("a", 3)}, 1, 0, 0},
+		{"one lacks it", map[string]heldLine{"n1": line("a", 3), "n3": line("a", 3)}, 0, 1, 0},
+		{"the widest n counts", map[string]heldLine{"n1": line("a", 2), "n2": line("b", 3)}, 1, 1, 0},
+		{"held by one that does not own it", map[string]heldLine{"n1": line("a", 1), "n4": line("b", 1)}, 0, 0, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := partitionDump{keys: make(map[string]*heldKey)}
+			d := partitionKeys{}
 			for node, h := range tt.held {
 				d.add(node, h)
 			}
 			r := d.judge(owners)
-			if r.Keys != 1 || r.Divergent != tt.divergent || r.Missing != tt.missing || r.Leftover != tt.leftover || r.Hints != tt.hints {
+			if r.Keys != 1 || r.Divergent != tt.divergent || r.Missing != tt.missing || r.Leftover != tt.leftover {
 				t.Errorf("%+v", r)
 			}
 			if named := len(r.Examples) == 1; named != (tt.divergent+tt.missing > 0) {

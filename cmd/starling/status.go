@@ -25,7 +25,9 @@ type statusCmd struct {
 	Key   *keyArg `xor:"what" placeholder:"BUCKET/KEY" help:"Show which nodes own the key, and what each of them holds."`
 	N     int     `placeholder:"N" help:"With --key: so many owners, if the key has no more."`
 
-	Replicas bool `xor:"what" help:"Compare what all members hold of every key, without repairing anything."`
+	Replicas   bool `xor:"what" help:"Compare what all members hold of every key, without repairing anything."`
+	Quarantine bool `xor:"what" help:"List what members keep back since their disk was set back."`
+	Limit      int  `default:"100" placeholder:"COUNT" help:"With --quarantine: so many records of each member; 0 for all. Default: 100."`
 }
 
 // Help is the detail below the flags.
@@ -40,10 +42,19 @@ With --key, the nodes are in the order in which they own the key or stand in
 for its owners. With --replicas, all members must be up; it fails if owners
 differ.
 
+With --quarantine, WHY is "waits" while the partition is still merged from its
+other owners; then what is needed comes back by itself. "maybe deleted" is a
+record that no other node has, in a partition in which deletes were removed for
+good since: it may be a write that was lost elsewhere, or a deleted one. "not
+owner" is one that was kept for another node. Whoever wants a value back reads
+it from /replica/BUCKET/KEY?values=true of the node's address for operators, and
+writes it again.
+
 Examples:
   starling status
   starling status --key carts/ann --n 5
-  starling status --replicas -o json`
+  starling status --replicas -o json
+  starling status --quarantine`
 }
 
 // Run prints the state of the cluster, or of a key.
@@ -60,6 +71,8 @@ func (c *statusCmd) Run(ctx context.Context, w *world) error {
 		return c.explain(ctx, w, cluster)
 	case c.Replicas:
 		return c.replicas(ctx, w, cluster)
+	case c.Quarantine:
+		return c.quarantine(ctx, w, cluster)
 	}
 	slices.SortFunc(cluster.Nodes, func(a, b api.Node) int { return compareNames(a.Name, b.Name) })
 	state := clusterState{Cluster: cluster, Repairs: repairStates(ctx, cluster)}
@@ -74,18 +87,14 @@ type clusterState struct {
 	Repairs map[string]api.RepairState `json:"repairs"`
 }
 
-// repairStates asks all nodes that tell where; the others are left out.
+// repairStates asks all members that seem alive; those that do not answer are
+// left out.
 func repairStates(ctx context.Context, c api.Cluster) map[string]api.RepairState {
 	states := make(map[string]api.RepairState)
-	for _, n := range c.Nodes {
-		var own api.Cluster
-		if n.ClientAddr == "" || !n.Alive || look(ctx, "http://"+n.ClientAddr+"/cluster", &own) != nil {
-			continue
-		}
-		self, _ := named(own.Nodes, n.Name)
+	for _, o := range operators(ctx, c, func(n api.Node) bool { return n.Alive }) {
 		var state api.RepairState
-		if self.AdminAddr != "" && look(ctx, "http://"+self.AdminAddr+"/repairs", &state) == nil {
-			states[n.Name] = state
+		if o.err == nil && look(ctx, o.url+"/repairs", &state) == nil {
+			states[o.name] = state
 		}
 	}
 	return states
