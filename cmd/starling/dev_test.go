@@ -148,7 +148,7 @@ func TestDev(t *testing.T) {
 		Peer: fmt.Sprintf("127.0.0.1:%d", d.base+202), Gossip: fmt.Sprintf("127.0.0.1:%d", d.base+302),
 		Seeds: []string{one.Gossip}, Secret: one.Secret, RejoinEmpty: true, Zone: "z2",
 		Weight: 1, Expect: 1, Partitions: 1024, Async: true, Defaults: two.Defaults, MaxValue: 4 << 20,
-		Repairs: two.Repairs,
+		Repairs: two.Repairs, RecordCache: 128 << 20,
 	}
 	if !reflect.DeepEqual(two, want) || len(two.Secret) != 32 || two.Defaults.N != 2 {
 		t.Errorf("second node: got  %+v\nwant %+v", two, want)

@@ -48,7 +48,7 @@ func writeFile(t *testing.T, name, text string) string {
 var defaults = node.Config{
 	Name: "n1", Dir: "/data", Secret: testSecretRaw,
 	Listen: "127.0.0.1:8701", Admin: "127.0.0.1:8801", Peer: "127.0.0.1:8901", Gossip: "127.0.0.1:9001",
-	Weight: 1, Expect: 1, Partitions: 1024, MaxValue: 4 << 20,
+	Weight: 1, Expect: 1, Partitions: 1024, MaxValue: 4 << 20, RecordCache: 128 << 20,
 	Defaults: coordinator.Defaults{N: 3, R: coordinator.Quorum, W: coordinator.Quorum, Timeout: 5 * time.Second},
 	Repairs:  node.RepairOptions{Exchange: 30 * time.Second, ReapEvery: time.Minute, Reap: reap.Rules{After: 24 * time.Hour}},
 }
@@ -86,6 +86,7 @@ func TestServeSettings(t *testing.T) {
 		{"durability", "async", `"async"`},
 		{"max-value", "1MiB", `"1MiB"`},
 		{"min-free", "4096", `4096`},
+		{"record-cache", "32MiB", `"32MiB"`},
 		{"memory-limit", "1GiB", `"1GiB"`},
 		{"log-level", "warn", `"warn"`},
 		{"log-format", "console", `"console"`},
@@ -95,7 +96,7 @@ func TestServeSettings(t *testing.T) {
 		AdvertiseHost: "192.0.2.7", Seeds: []string{"10.0.0.8:4", "10.0.0.9:4"}, Secret: testSecretRaw,
 		Zone: "west", Weight: 3, Bootstrap: true, Expect: 5, Partitions: 64, Async: true, MaxValue: 1 << 20, MinFree: 4096,
 		Defaults: coordinator.Defaults{N: 5, R: coordinator.One, W: coordinator.Exactly(4), Timeout: 250 * time.Millisecond},
-		Repairs:  defaults.Repairs,
+		Repairs:  defaults.Repairs, RecordCache: 32 << 20,
 	}
 	check := func(t *testing.T, args ...string) {
 		t.Helper()
