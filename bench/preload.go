@@ -2,8 +2,10 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -69,7 +71,7 @@ func (p *Preload) share(ctx context.Context, i int, stride int64, values []byte,
 		if p.Tokens != nil {
 			token, _ = p.Tokens.get(token[:0], index)
 		}
-		a, err := conn.Put(key, values[at:at+p.ValueSize], token)
+		a, err := persist(ctx, func() (Answer, error) { return conn.Put(key, values[at:at+p.ValueSize], token) })
 		if err != nil {
 			return fmt.Errorf("write %s: %w", key, err)
 		}
@@ -85,6 +87,28 @@ func (p *Preload) share(ctx context.Context, i int, stride int64, values []byte,
 		p.Report(done)
 	}
 	return nil
+}
+
+// refusals is how often in a row a write of a preload may be refused, and
+// afterRefusal how long it waits then: a store may be busy with what came before.
+const (
+	refusals     = 50
+	afterRefusal = 100 * time.Millisecond
+)
+
+// persist repeats a write that was refused.
+func persist(ctx context.Context, put func() (Answer, error)) (Answer, error) {
+	for tries := 1; ; tries++ {
+		a, err := put()
+		if _, refused := errors.AsType[*StatusError](err); !refused || tries == refusals {
+			return a, err
+		}
+		select {
+		case <-time.After(afterRefusal):
+		case <-ctx.Done():
+			return a, ctx.Err()
+		}
+	}
 }
 
 // coprime returns a stride that visits each of n places once before it returns
