@@ -51,6 +51,10 @@ type Config struct {
 
 	// Every is how long a cycle over the partitions takes at least. Default 1 min.
 	Every time.Duration
+	// Rescan is how long the cycles leave a partition alone in which nothing was
+	// due and nothing that was there has become so, whatever was written since:
+	// that is seldom due soon. Default a sixteenth of After, 10 min at most.
+	Rescan time.Duration
 	// Rate is how many records are looked at in a second at most. Default 20,000.
 	Rate int
 	// Timeout bounds one call. Default 5 s.
@@ -96,8 +100,18 @@ type Reaper struct {
 
 // scan is what the last look at a partition found, if nothing in it was due.
 type scan struct {
+	at   time.Time
 	root uint64
-	next time.Time // nothing is due before; zero: never
+	next time.Time // nothing that was there is due before; zero: never
+}
+
+// holds reports whether another look would find nothing, or too little to be
+// worth it yet.
+func (s scan) holds(now time.Time, root uint64, rescan time.Duration) bool {
+	if !s.next.IsZero() && !now.Before(s.next) {
+		return false
+	}
+	return s.root == root || now.Sub(s.at) < rescan
 }
 
 // pause is the shortest wait that is worth a timer.
@@ -110,6 +124,7 @@ const attempts = 3
 func New(cfg Config) *Reaper {
 	cfg.Rules = cfg.withDefaults()
 	setDefault(&cfg.Every, time.Minute)
+	setDefault(&cfg.Rescan, min(cfg.After/16, 10*time.Minute))
 	setDefault(&cfg.Rate, 20_000)
 	setDefault(&cfg.Timeout, 5*time.Second)
 	return &Reaper{
@@ -149,7 +164,7 @@ func (r *Reaper) cycle(ctx context.Context) {
 		if owners := v.Active()[0].Owners(ring.Partition(p)); len(owners) == 0 || owners[0] != r.Self {
 			continue
 		}
-		res, err := r.Reap(ctx, uint16(p))
+		res, err := r.reap(ctx, uint16(p), r.Rescan)
 		if ctx.Err() != nil {
 			return
 		}
@@ -168,6 +183,10 @@ func (r *Reaper) cycle(ctx context.Context) {
 // Reap makes one pass over the partition at once, whoever its first owner is.
 // It goes on after an error, and returns the last.
 func (r *Reaper) Reap(ctx context.Context, partition uint16) (Result, error) {
+	return r.reap(ctx, partition, 0)
+}
+
+func (r *Reaper) reap(ctx context.Context, partition uint16, rescan time.Duration) (Result, error) {
 	select {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
@@ -176,14 +195,14 @@ func (r *Reaper) Reap(ctx context.Context, partition uint16) (Result, error) {
 	}
 	p := &pass{Reaper: r, partition: partition}
 	last, known := r.scanned[partition]
-	root := r.Local.Root(partition)
-	if known && last.root == root && (last.next.IsZero() || r.Now().Before(last.next)) {
+	root, now := r.Local.Root(partition), r.Now()
+	if known && last.holds(now, root, rescan) {
 		return Result{}, nil
 	}
 	delete(r.scanned, partition)
 	err := p.run(ctx)
 	if err == nil && !p.due {
-		r.scanned[partition] = scan{root: root, next: p.next}
+		r.scanned[partition] = scan{at: now, root: root, next: p.next}
 	}
 	r.count(p.Result)
 	return p.Result, err

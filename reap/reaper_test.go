@@ -285,7 +285,7 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3)
 		r, h := c.reaper(1)
-		r.Now = time.Now
+		r.Now, r.Rescan = time.Now, time.Nanosecond
 		run := func(d time.Duration) Stats {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
@@ -313,6 +313,28 @@ func TestRun(t *testing.T) {
 		s = run(time.Second)
 		if !s.Oldest.IsZero() || len(s.Missing) > 0 || s.Reaped != uint64(owned) || c.left() != 3*(partitions-owned) {
 			t.Errorf("all there: %+v, %d left", s, c.left())
+		}
+	})
+}
+
+// Steady writes do not make the cycles look at everything each time.
+func TestRunLeavesWrittenPartitionsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		r, h := c.reaper(1)
+		r.Now = time.Now
+		key := keysOf(h.view, 1, 1)[0]
+		looks := make([]int, 0, 12)
+		for range 12 { // minutes
+			c.hold(1, recordOf(draft{deletes: true, written: time.Now()}), key)
+			before := h.scans
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			r.Run(ctx)
+			cancel()
+			looks = append(looks, (h.scans-before)/256)
+		}
+		if want := []int{partitions, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0}; !slices.Equal(looks, want) {
+			t.Errorf("partitions looked at in each minute: %v, want %v", looks, want)
 		}
 	})
 }
