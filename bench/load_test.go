@@ -219,6 +219,37 @@ func TestInserts(t *testing.T) {
 	})
 }
 
+// A preload waits out refusals, not for ever, and ends with any other error.
+func TestPreloadIsPatient(t *testing.T) {
+	for _, tt := range []struct {
+		fail error
+		ends time.Duration // of the failures
+		took time.Duration
+		ok   bool
+	}{
+		{&StatusError{"503 overloaded"}, time.Second, time.Second, true},
+		{&StatusError{"503 overloaded"}, time.Hour, (refusals - 1) * afterRefusal, false},
+		{io.EOF, time.Hour, 0, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newFakeStore(0)
+			s.fail = tt.fail
+			time.AfterFunc(tt.ends, func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.fail = nil
+			})
+			begun := time.Now()
+			p := Preload{Keys: 10, Set: DefaultSet, KeySize: 8, ValueSize: 10, Connections: 2, Dial: s.dial}
+			err := p.Run(t.Context())
+			if took := time.Since(begun); (err == nil) != tt.ok || took < tt.took || took > tt.took+afterRefusal {
+				t.Errorf("%v for %v: %v after %v", tt.fail, tt.ends, err, took)
+			}
+			time.Sleep(time.Hour)
+		})
+	}
+}
+
 func TestErrorsAreCounted(t *testing.T) {
 	for _, tt := range []struct {
 		err    error

@@ -261,7 +261,7 @@ func (n *Node) serve() (err error) {
 	n.registerMetrics()
 	n.api, err = api.New(api.Options{
 		KV: n.coordinator, Inspector: inspector{n}, Repairs: &mending{Node: n}, Keyring: n.tokens, Registry: n.registry,
-		Log: n.log.Named("api"), Limits: api.Limits{ValueBytes: n.cfg.MaxValue},
+		Log: n.log.Named("api"), Limits: api.Limits{ValueBytes: n.cfg.MaxValue}, Late: n.strain.average,
 	})
 	if err != nil {
 		return err

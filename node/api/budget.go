@@ -20,6 +20,3 @@ func (b *budget) take(n int64) bool {
 
 // give returns n of what was taken.
 func (b *budget) give(n int64) { b.used.Add(-n) }
-
-// full reports whether nothing more would fit at the moment.
-func (b *budget) full() bool { return b.used.Load() >= b.limit }

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/kv"
@@ -73,24 +74,44 @@ func (c *call) setContext(x *exchange, t vclock.Token) {
 }
 
 // enter counts a request in that goes to the coordinator; leave counts it out.
-func (s *Server) enter() error {
-	if !s.requests.take(1) {
+func (s *Server) enter(x *exchange) error {
+	if !s.requests.take(x.began) {
 		return s.tooMany()
 	}
 	return nil
 }
 
-func (s *Server) leave() { s.requests.give(1) }
+func (s *Server) leave() { s.requests.give() }
 
-// tooMany refuses a request because of the others.
+// room refuses a request on a key before anything else is done about it, if it
+// would be refused anyway.
+func (s *Server) room(x *exchange) error {
+	if s.requests.full(x.began) {
+		return s.tooMany()
+	}
+	return nil
+}
+
+// tooMany refuses a request because of the others. If many are refused, it takes
+// its time.
 func (s *Server) tooMany() error {
 	s.metrics.shed("requests")
-	return overloaded(fmt.Sprintf("%d requests are under way, as many as this node takes at once", s.limits.Requests))
+	if wait := s.refusals.wait(time.Now()); wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-s.base.Done():
+		}
+	}
+	return errTooMany
 }
+
+var errTooMany = overloaded("as many requests are under way as this node keeps up with")
 
 // read asks the coordinator for the key of the call.
 func (s *Server) read(x *exchange, c *call) (coordinator.Got, error) {
-	if err := s.enter(); err != nil {
+	if err := s.enter(x); err != nil {
 		return coordinator.Got{}, err
 	}
 	defer s.leave()
@@ -103,7 +124,7 @@ func (s *Server) read(x *exchange, c *call) (coordinator.Got, error) {
 
 // write hands a write to the coordinator.
 func (s *Server) write(x *exchange, c *call, p coordinator.Put) (coordinator.PutDone, error) {
-	if err := s.enter(); err != nil {
+	if err := s.enter(x); err != nil {
 		return coordinator.PutDone{}, err
 	}
 	defer s.leave()

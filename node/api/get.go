@@ -14,6 +14,9 @@ const typeUnknown = "application/octet-stream"
 
 // get answers GET and HEAD of a key: its value, all its siblings, or 404.
 func (s *Server) get(x *exchange) error {
+	if err := s.room(x); err != nil {
+		return err
+	}
 	c, err := s.newCall(x, readParams)
 	if err != nil {
 		return err

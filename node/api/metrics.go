@@ -23,15 +23,18 @@ type metrics struct {
 // buckets reach from 128 µs to 67 s, each twice the one before.
 var buckets = prometheus.ExponentialBuckets(128e-6, 2, 20)
 
+// namespace and subsystem are part of the names of all metrics.
+const namespace, subsystem = "starling", "http"
+
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	opts := func(name, help string) prometheus.Opts {
-		return prometheus.Opts{Namespace: "starling", Subsystem: "http", Name: name, Help: help}
+		return prometheus.Opts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}
 	}
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts(
 			opts("requests_total", "Requests answered.")), []string{"route", "method", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "starling", Subsystem: "http", Name: "request_seconds",
+			Namespace: namespace, Subsystem: subsystem, Name: "request_seconds",
 			Help: "Time from the first byte of a request to its answer, before that is sent.", Buckets: buckets,
 		}, []string{"route", "method"}),
 		received: prometheus.NewCounter(prometheus.CounterOpts(
@@ -51,6 +54,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// showLimit shows how many requests are let in.
+func (*metrics) showLimit(reg prometheus.Registerer, l *limiter) error {
+	return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace, Subsystem: subsystem, Name: "requests_limit",
+		Help: "Requests on keys that may be under way at once: fewer while the machine does not keep up.",
+	}, func() float64 { return float64(l.limit.Load()) }))
 }
 
 // answered counts an exchange whose answer is ready.

@@ -24,7 +24,8 @@ type KV interface {
 	Put(ctx context.Context, p coordinator.Put) (coordinator.PutDone, error)
 }
 
-// Options say what a [Server] works with. All fields but Limits are needed.
+// Options say what a [Server] works with. All fields but Limits and Late are
+// needed.
 type Options struct {
 	KV        KV
 	Inspector Inspector
@@ -36,6 +37,9 @@ type Options struct {
 	Registry *prometheus.Registry
 	Log      *zap.Logger
 	Limits   Limits
+	// Late, if set, returns how late timers fire at the moment, on average: from
+	// two milliseconds on, fewer requests are let in at once. It is called often.
+	Late func() time.Duration
 }
 
 // Limits bound what clients can make a node hold. A zero field takes its
@@ -43,8 +47,9 @@ type Options struct {
 type Limits struct {
 	// ValueBytes is the size of the largest value. Default 4 MiB.
 	ValueBytes int
-	// Requests is how many requests on keys are under way at once; more are
-	// refused with 503. Default 1024.
+	// Requests is how many requests on keys are under way at once, at most; more
+	// are refused with 503. While the machine does not keep up, it is fewer, but
+	// 64 are always let in. Default 1024.
 	Requests int
 	// HeldBytes bounds the memory of bodies that are being received or sent, save
 	// the first 8 KiB of each, and of heads, save the first 4 KiB: what does not

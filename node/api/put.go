@@ -12,13 +12,12 @@ import (
 
 // put answers PUT of a key.
 func (s *Server) put(x *exchange) error {
+	if err := s.room(x); err != nil {
+		return err
+	}
 	c, err := s.newCall(x, writeParams)
 	if err != nil {
 		return err
-	}
-	// A node at its limit says so before it takes the body in.
-	if s.requests.full() {
-		return s.tooMany()
 	}
 	value, err := x.readBody(s.limits.ValueBytes)
 	if err != nil {
@@ -36,6 +35,9 @@ func (s *Server) put(x *exchange) error {
 // remove answers DELETE of a key. To delete what one has not seen takes the
 // word overwrite: a delete without a context would silently leave siblings.
 func (s *Server) remove(x *exchange) error {
+	if err := s.room(x); err != nil {
+		return err
+	}
 	c, err := s.newCall(x, writeParams)
 	if err != nil {
 		return err

@@ -29,8 +29,9 @@ type Server struct {
 	log       *zap.Logger
 	limits    Limits
 
-	requests budget // requests on keys under way
-	held     budget // bytes of bodies and heads
+	requests *limiter // requests on keys under way
+	refusals pacer    // of requests beyond
+	held     budget   // bytes of bodies and heads
 	faults   atomic.Uint64
 
 	// base is the parent of all requests; stop ends them.
@@ -60,14 +61,14 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		kv: o.KV, inspector: o.Inspector, repairs: o.Repairs, keyring: o.Keyring, log: o.Log, limits: limits,
 		metrics: m, scrape: promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}),
-		requests:  budget{limit: int64(limits.Requests)},
+		requests:  newLimiter(limits.Requests, o.Late),
 		held:      budget{limit: int64(limits.HeldBytes)},
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 		gone:      make(chan struct{}),
 	}
 	s.base, s.stop = context.WithCancel(context.Background())
-	return s, nil
+	return s, m.showLimit(o.Registry, s.requests)
 }
 
 // Serve answers clients who connect to ln until the server is closed, and then
