@@ -4,33 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/vclock"
 )
-
-// reply is what one node answered to a fetch.
-type reply struct {
-	FetchReply
-	from  kv.NodeID
-	owner kv.NodeID // for whom it counts: from itself, or the one it stands in for
-	took  time.Duration
-	err   error
-}
-
-// collection is what a read gathered: the merge of full states, which
-// dominates every clock that was counted.
-type collection struct {
-	plan    plan
-	tally   *Tally
-	merged  kv.Record
-	replies []reply // those that came, in order of arrival
-	asked   uint64  // the reap number that all were to learn before they answered
-	highest uint64  // of the reap numbers that owners in good standing know
-}
 
 // query is how a read gathers.
 type query struct {
@@ -139,17 +118,6 @@ func (g *gathering) enough() int {
 	return len(g.order)
 }
 
-// hedgeDelay is the longest that any of the first k is worth waiting for.
-func (g *gathering) hedgeDelay(k int) time.Duration {
-	longest := hedgeFloor
-	for _, id := range g.order[:k] {
-		if id != g.Self {
-			longest = max(longest, g.latencies.hedgeDelay(id))
-		}
-	}
-	return longest
-}
-
 func (g *gathering) gather(wait time.Duration) error {
 	g.skipDown()
 	a := alarms{hedgeEvery: wait, rescueEvery: early(g.ctx)}
@@ -183,36 +151,6 @@ func (g *gathering) gather(wait time.Duration) error {
 	}
 }
 
-// alarms are the moments at which a read that waits does something about it. One
-// timer serves both, so that which of the two comes first is never left to it.
-type alarms struct {
-	hedgeEvery, rescueEvery time.Duration
-	hedge, rescue           time.Time
-}
-
-// set starts both, and returns how long it is to the first.
-func (a *alarms) set(now time.Time) time.Duration {
-	a.rescue = now.Add(a.rescueEvery)
-	a.hedge = now.Add(a.hedgeEvery)
-	return min(a.hedgeEvery, a.rescueEvery)
-}
-
-func (a *alarms) rescueDue(now time.Time) bool { return !now.Before(a.rescue) }
-
-// next sets anew what was due, and returns how long it is to the next.
-func (a *alarms) next(now time.Time, hedges bool) time.Duration {
-	if a.rescueDue(now) {
-		a.rescue = now.Add(a.rescueEvery)
-	}
-	if !hedges {
-		return a.rescue.Sub(now)
-	}
-	if !now.Before(a.hedge) {
-		a.hedge = now.Add(a.hedgeEvery)
-	}
-	return min(a.hedge.Sub(now), a.rescue.Sub(now))
-}
-
 // skipDown goes without the owners that are not to be tried.
 func (g *gathering) skipDown() {
 	for _, id := range g.tally.Owners() {
@@ -243,30 +181,6 @@ func (g *gathering) outOfTime() error {
 		return nil
 	}
 	return g.unreached()
-}
-
-// mayHedge reports whether one owner more could be asked because another is late.
-func (g *gathering) mayHedge() bool { return g.query.hedge == HedgeAuto && len(g.order) > 0 }
-
-// hedgeNow asks one owner more, if the budget has room.
-func (g *gathering) hedgeNow() {
-	if g.mayHedge() && len(g.inbox) == 0 && g.hedges.spend() {
-		g.stats.hedges.Add(1)
-		g.askNext()
-	}
-}
-
-// rescue gives up waiting for those asked alone: it brings in all other owners,
-// and stand-ins for the silent ones.
-func (g *gathering) rescue() {
-	before := len(g.calls)
-	g.askAll()
-	for _, id := range g.tally.Owners() {
-		if !g.tally.Answered(id) {
-			g.askStandIn(id)
-		}
-	}
-	g.stats.rescues.Add(uint64(len(g.calls) - before))
 }
 
 // allHeard reports whether nobody is left to be asked or to answer.
@@ -433,32 +347,4 @@ func unreachedCode(ctx context.Context) kv.Code {
 		return kv.CodeTimeout
 	}
 	return kv.CodeQuorumUnreached
-}
-
-// merges reports whether an answer may be part of the merge.
-func (col collection) merges(r reply) bool {
-	return r.err == nil && r.Reap >= col.asked && (r.Standing || r.Reap >= col.highest)
-}
-
-// number is the reap number under which the merge may be stored: the lowest of
-// those under which its parts were read.
-func (col collection) number() uint64 {
-	lowest := uint64(math.MaxUint64)
-	for _, r := range col.replies {
-		if col.merges(r) && !r.Record.Absent() {
-			lowest = min(lowest, r.Reap)
-		}
-	}
-	return lowest
-}
-
-// behind lists the owners whose answers lack what others hold.
-func (col collection) behind() []kv.NodeID {
-	var ids []kv.NodeID
-	for _, r := range col.replies {
-		if r.err == nil && r.from == r.owner && !r.Record.Covers(col.merged) {
-			ids = append(ids, r.from)
-		}
-	}
-	return ids
 }

@@ -120,7 +120,7 @@ func repairs() []planted {
 		},
 		{
 			name: "a damaged record passes for none", breaks: "what cannot be read is not absent",
-			file: "node/replica/replica.go",
+			file: "node/replica/read.go",
 			old:  "	r.notice(slot, err)\n	return rec, err",
 			new:  "	if errors.Is(err, storage.ErrCorrupt) {\n		return kv.Record{}, nil\n	}\n	return rec, err",
 			and:  []edit{{"node/replica/replica.go", "	return err == nil\n}\n\n// Value returns", "	return true\n}\n\n// Value returns"}},
