@@ -123,7 +123,7 @@ func repairs() []planted {
 			file: "node/replica/read.go",
 			old:  "	r.notice(slot, err)\n	return rec, err",
 			new:  "	if errors.Is(err, storage.ErrCorrupt) {\n		return kv.Record{}, nil\n	}\n	return rec, err",
-			and:  []edit{{"node/replica/replica.go", "	return err == nil\n}\n\n// Value returns", "	return true\n}\n\n// Value returns"}},
+			and:  []edit{{"node/replica/read.go", "	return err == nil\n}\n\n// Value returns", "	return true\n}\n\n// Value returns"}},
 		},
 		{
 			name: "a damaged record stays", breaks: "what rots is mended from other owners",
