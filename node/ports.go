@@ -28,9 +28,14 @@ func (p repairPorts) Tree(partition uint16, least uint8) merkle.Tree {
 	return p.store.TreeFrom(partition, least)
 }
 
-// ScanLeaf implements [antientropy.Local] and [reap.Local].
+// ScanLeaf implements [antientropy.Local].
 func (p repairPorts) ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.Record, digest uint64) error) error {
 	return damaged(p.store.ScanLeaf(partition, leaf, fn))
+}
+
+// Scan implements [reap.Local].
+func (p repairPorts) Scan(partition uint16, after kv.Key, fn func(key kv.Key, r kv.Record, digest uint64) error) error {
+	return p.store.ScanLeaves(partition, 0, merkle.Leaves-1, after, fn)
 }
 
 // CheckLeaf implements [antientropy.Leaves].

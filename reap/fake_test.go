@@ -54,20 +54,18 @@ func (h *host) Root(partition uint16) (sum uint64) {
 	return sum
 }
 
-func (h *host) ScanLeaf(partition uint16, leaf uint8, fn func(kv.Key, kv.Record, uint64) error) error {
+// Scan meets the damage, if there is some, at its end.
+func (h *host) Scan(partition uint16, after kv.Key, fn func(kv.Key, kv.Record, uint64) error) error {
 	h.scans++
-	if h.scanning != nil && leaf == 7 {
-		return h.scanning
-	}
 	for _, slot := range slices.SortedFunc(maps.Keys(h.records), func(a, b kv.Slot) int { return compareNames(a.Key, b.Key) }) {
-		if slot.Target != 0 || slot.Partition != partition || slot.Key.Leaf() != leaf {
+		if slot.Target != 0 || slot.Partition != partition || compareNames(slot.Key, after) <= 0 {
 			continue
 		}
 		if err := fn(slot.Key, h.records[slot], digest(slot.Key, h.records[slot])); err != nil {
 			return err
 		}
 	}
-	return nil
+	return h.scanning
 }
 
 func compareNames(a, b kv.Key) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) }

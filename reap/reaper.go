@@ -20,9 +20,10 @@ type Local interface {
 	Number(partition uint16) uint64
 	// Root returns a number that changes whenever a record of the partition does.
 	Root(partition uint16) uint64
-	// ScanLeaf calls fn with every own record of a leaf and its digest, and ends
-	// with fn's error.
-	ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.Record, digest uint64) error) error
+	// Scan calls fn with every own record of a partition and its digest, in an
+	// order that does not change, from the one that comes after a key; from the
+	// first if that is zero. It ends with fn's error.
+	Scan(partition uint16, after kv.Key, fn func(key kv.Key, r kv.Record, digest uint64) error) error
 }
 
 // Peers reaches the members of the cluster, this one included. Every context
@@ -237,20 +238,20 @@ type candidate struct {
 	deleted time.Time
 }
 
+// batchLen is how many records are looked at in one scan: rounds, and waiting
+// for the rate, come between two scans.
+const batchLen = 256
+
+var errBatch = errors.New("the batch is full")
+
 func (p *pass) run(ctx context.Context) error {
-	for leaf := range 256 {
+	after := kv.Key{}
+	for more := true; more; {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		seen := 0
-		err := p.Local.ScanLeaf(p.partition, uint8(leaf), func(key kv.Key, r kv.Record, digest uint64) error {
-			seen++
-			p.look(key, r, digest)
-			return nil
-		})
-		if err != nil {
-			p.err = fmt.Errorf("scan leaf %d: %w", leaf, err)
-		}
+		var seen int
+		after, seen, more = p.scan(after)
 		for len(p.pending) >= MaxItems {
 			p.settle(ctx, MaxItems)
 		}
@@ -260,6 +261,25 @@ func (p *pass) run(ctx context.Context) error {
 		p.settle(ctx, len(p.pending))
 	}
 	return p.err
+}
+
+// scan looks at the next records after a key and returns the last of them, how
+// many they were, and whether there are more.
+func (p *pass) scan(after kv.Key) (last kv.Key, seen int, more bool) {
+	last = after
+	err := p.Local.Scan(p.partition, after, func(key kv.Key, r kv.Record, digest uint64) error {
+		if seen == batchLen {
+			return errBatch
+		}
+		last = key
+		seen++
+		p.look(key, r, digest)
+		return nil
+	})
+	if more = errors.Is(err, errBatch); err != nil && !more {
+		p.err = fmt.Errorf("scan: %w", err)
+	}
+	return last, seen, more
 }
 
 // look notes what may be taken out of a record.

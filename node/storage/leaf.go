@@ -30,7 +30,23 @@ func (d digested) digest(key kv.Key) uint64 { return kv.Digest(key, d.canonical)
 // ScanLeaf calls fn with every record of a leaf and with its digest, with the
 // same promises as [Store.ScanPartition].
 func (s *Store) ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.Record, digest uint64) error) error {
-	from, to := leafRange(partition, leaf)
+	return s.ScanLeaves(partition, leaf, leaf, kv.Key{}, fn)
+}
+
+// ScanLeaves does so with the leaves from first to last, whose records are
+// contiguous, from the record that comes after a key of theirs; from their first
+// one if that is zero.
+func (s *Store) ScanLeaves(
+	partition uint16, first, last uint8, after kv.Key, fn func(key kv.Key, r kv.Record, digest uint64) error,
+) error {
+	from, _ := leafRange(partition, first)
+	_, to := leafRange(partition, last)
+	if after != (kv.Key{}) {
+		if err := checkKey(after); err != nil {
+			return err
+		}
+		from = append(slotAddress(kv.Slot{Partition: partition, Key: after}).bytes(), 0)
+	}
 	return scan(s, from, to, decodeDigested, func(at address, r digested) error {
 		return fn(at.slot.Key, r.record, r.digest(at.slot.Key))
 	})

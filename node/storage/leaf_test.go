@@ -63,6 +63,56 @@ func TestScanLeafFollowsTheTree(t *testing.T) {
 	}
 }
 
+// A partition can be read in parts, and any run of its leaves.
+func TestScanLeaves(t *testing.T) {
+	s, mint := open(t, memory.New(), options(1)), minter()
+	for i := range 300 {
+		for _, partition := range []uint16{2, 3, 4} {
+			at := slot(strconv.Itoa(i))
+			at.Partition = partition
+			mustSubmit(t, s, at, false, put(mint, []byte("x"), all))
+		}
+	}
+	var want []kv.Key
+	if err := s.ScanPartition(3, func(k kv.Key, _ kv.Record) error { want = append(want, k); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	scan := func(first, last uint8, after kv.Key, most int) (got []kv.Key) {
+		t.Helper()
+		err := s.ScanLeaves(3, first, last, after, func(k kv.Key, r kv.Record, digest uint64) error {
+			if digest != kv.Digest(k, kv.AppendRecord(nil, r)) {
+				t.Errorf("%v has digest %x", k, digest)
+			}
+			if len(got) == most {
+				return errEnough
+			}
+			got = append(got, k)
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			t.Fatal(err)
+		}
+		return got
+	}
+	var got []kv.Key
+	for after, more := (kv.Key{}), true; more; {
+		part := scan(0, 255, after, 7)
+		if more = len(part) > 0; more {
+			got, after = append(got, part...), part[len(part)-1]
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("in parts there are %d records, at once %d", len(got), len(want))
+	}
+	some := slices.DeleteFunc(slices.Clone(want), func(k kv.Key) bool { return k.Leaf() < 10 || k.Leaf() > 20 })
+	if got := scan(10, 20, kv.Key{}, 1000); len(some) == 0 || !slices.Equal(got, some) {
+		t.Errorf("leaves 10 to 20 hold %v, want %v", got, some)
+	}
+	wantError(t, "after no key", s.ScanLeaves(3, 0, 255, kv.Key{Name: "x"}, nil), storage.ErrBadKey)
+}
+
+var errEnough = errors.New("enough")
+
 func TestStepIsOne(t *testing.T) {
 	s, mint := open(t, memory.New(), options(1)), minter()
 	step := func(run func(*storage.Tx) error) error {
