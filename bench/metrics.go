@@ -51,7 +51,19 @@ func Scrape(ctx context.Context, admins ...string) (Metrics, error) {
 	return sum, nil
 }
 
+// ScrapeLive is [Scrape] of one process after its garbage collector has run.
+func ScrapeLive(ctx context.Context, admin string) (Metrics, error) {
+	if err := fetch(ctx, admin+"/debug/pprof/heap?gc=1", func(io.Reader) error { return nil }); err != nil {
+		return nil, err
+	}
+	return Scrape(ctx, admin)
+}
+
 func scrape(ctx context.Context, url string, into Metrics) error {
+	return fetch(ctx, url, func(body io.Reader) error { return parseMetrics(body, into) })
+}
+
+func fetch(ctx context.Context, url string, read func(body io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
@@ -66,7 +78,7 @@ func scrape(ctx context.Context, url string, into Metrics) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: status %s", url, resp.Status)
 	}
-	return parseMetrics(io.LimitReader(resp.Body, maxScrape), into)
+	return read(io.LimitReader(resp.Body, maxScrape))
 }
 
 // parseMetrics adds to the series what the text tells. A time behind a value is

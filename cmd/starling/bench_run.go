@@ -158,9 +158,18 @@ func (c *benchRunCmd) preload(ctx context.Context, w *world, link bench.HTTP, to
 }
 
 func preload(ctx context.Context, w *world, what string, p bench.Preload) error {
+	return preloadNoting(ctx, w, what, p, func(int64) {})
+}
+
+// preloadNoting tells note besides how many writes are done, now and then, by
+// many goroutines at once.
+func preloadNoting(ctx context.Context, w *world, what string, p bench.Preload, note func(done int64)) error {
 	shown := newCount(w, what, p.Total())
 	defer shown.close()
-	p.Report = shown.reached
+	p.Report = func(done int64) {
+		shown.reached(done)
+		note(done)
+	}
 	return p.Run(ctx)
 }
 

@@ -77,3 +77,16 @@ func TestBenchOverload(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestBenchMemory(t *testing.T) {
+	var got memoryReport
+	benchTrial(t, &got, "memory", "--settle=100ms")
+	if len(got.Looks) < 4 || got.Looks[0].Keys != 0 || got.Met {
+		t.Fatalf("%+v", got)
+	}
+	for _, l := range got.Looks {
+		if l.Resident.Anon == 0 || l.Live == 0 || l.Most < l.Resident.Anon {
+			t.Errorf("%+v", l)
+		}
+	}
+}
