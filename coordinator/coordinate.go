@@ -134,6 +134,9 @@ func undecided(err error) error {
 // state is sent. Only refused connections count against an owner: one that is
 // merely silent may answer yet.
 func (c *Coordinator) reachable(ctx context.Context, pl plan, p Put) error {
+	if c.allConnected(pl) {
+		return nil
+	}
 	t := NewTally(p.W.Of(p.N), pl.groups)
 	t.Yes(c.Self)
 	for _, id := range t.Owners() {
@@ -149,6 +152,18 @@ func (c *Coordinator) reachable(ctx context.Context, pl plan, p Put) error {
 		return nil
 	}
 	return c.connect(ctx, pl, p, t)
+}
+
+// allConnected reports whether a connection to every owner that counts stands.
+func (c *Coordinator) allConnected(pl plan) bool {
+	for _, group := range pl.groups {
+		for _, id := range group {
+			if id != c.Self && (pl.down(id) || !c.Replicas.Connected(id)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // connect waits until so many of the owners that t has not heard of can be

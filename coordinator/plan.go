@@ -141,7 +141,9 @@ func (p plan) newer(err error) *StaleViewError {
 
 // failures lists who counted and why the others did not, by name.
 func (p plan) failures(t *Tally) (acked, hinted []string, failed []kv.Failure) {
-	for _, id := range t.Owners() {
+	owners := t.Owners()
+	acked = make([]string, 0, len(owners))
+	for _, id := range owners {
 		switch v, answered := t.vote(id); {
 		case v.yes && v.by == 0:
 			acked = append(acked, p.name(id))

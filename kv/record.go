@@ -2,6 +2,7 @@ package kv
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -175,20 +176,27 @@ func sameWrite(v, w Version) bool {
 // ETag identifies a set of visible values, independent of which attempt of
 // their writes is shown.
 func ETag(values []Version) uint64 {
+	if len(values) == 1 { // nearly always
+		var room [maxWriteName]byte
+		return xxhash.Sum64(appendWriteName(room[:0], values[0]))
+	}
 	names := make([][]byte, len(values))
 	for i, v := range values {
-		names[i] = v.Value.WriteID[:]
-		if v.Value.WriteID.IsZero() {
-			names[i] = vclock.AppendDot(nil, v.Dot)
-		}
+		names[i] = appendWriteName(nil, v)
 	}
 	slices.SortFunc(names, slices.Compare)
-	var d xxhash.Digest
-	d.Reset()
-	for _, n := range names {
-		_, _ = d.Write(n)
+	return xxhash.Sum64(slices.Concat(names...))
+}
+
+// maxWriteName is the length of the longest name of a write.
+const maxWriteName = 8 + binary.MaxVarintLen64
+
+// appendWriteName appends the id of the write that v comes from, or its dot.
+func appendWriteName(dst []byte, v Version) []byte {
+	if v.Value.WriteID.IsZero() {
+		return vclock.AppendDot(dst, v.Dot)
 	}
-	return d.Sum64()
+	return append(dst, v.Value.WriteID[:]...)
 }
 
 // LatestStamp returns the largest hybrid time among the live siblings.
