@@ -22,6 +22,15 @@ func cpuOf(pid int) (time.Duration, error) {
 	return parseStat(b)
 }
 
+// CPUOf returns the processor time that processes have used.
+func CPUOf(pids []int) (sum time.Duration, err error) {
+	for _, pid := range pids {
+		used, errOf := cpuOf(pid)
+		sum, err = sum+used, errors.Join(err, errOf)
+	}
+	return sum, err
+}
+
 // parseStat reads fields 14 and 15 of /proc/PID/stat. The second field is a
 // name in parentheses, which may hold anything.
 func parseStat(b []byte) (time.Duration, error) {
@@ -97,11 +106,9 @@ func (m *cpuMeter) look() (now cpuTimes, err error) {
 	if now.self, err = cpuOf(os.Getpid()); err != nil {
 		return now, err
 	}
-	now.all, err = busyCPU()
-	for _, pid := range m.pids {
-		used, errOf := cpuOf(pid)
-		now.servers += used
-		err = errors.Join(err, errOf)
+	if now.all, err = busyCPU(); err != nil {
+		return now, err
 	}
+	now.servers, err = CPUOf(m.pids)
 	return now, err
 }

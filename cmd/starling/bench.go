@@ -16,6 +16,7 @@ type benchCmd struct {
 	Gray     benchGrayCmd     `cmd:"" help:"Measure what a node that is neither well nor gone does to requests."`
 	Overload benchOverloadCmd `cmd:"" help:"Measure what far more load than the cluster can take does to it."`
 	Memory   benchMemoryCmd   `cmd:"" help:"Measure the memory of one node that holds many small keys."`
+	Growth   benchGrowthCmd   `cmd:"" help:"Measure the processor time of a request as keys or nodes grow many."`
 
 	Skeleton benchSkeletonCmd `cmd:"" hidden:"" help:"Run one node of the quorum skeleton."`
 	Echo     benchEchoCmd     `cmd:"" hidden:"" help:"Run the echo server."`

@@ -90,3 +90,20 @@ func TestBenchMemory(t *testing.T) {
 		}
 	}
 }
+
+// Clients that route spare the calls by which writes are handed on.
+func TestBenchGrowth(t *testing.T) {
+	var got growthReport
+	benchTrial(t, &got, "growth", "--key-counts=50,100", "--clusters=5", "--idle=100ms")
+	if len(got.Rows) != 4 || got.Rows[0].Keys != 50 || got.Rows[1].Keys != 100 || got.Rows[3].Nodes != 5 {
+		t.Fatalf("%+v", got)
+	}
+	for _, r := range got.Rows {
+		if r.Load.Throughput == 0 || r.CPU == 0 || r.Growth == 0 || r.Load.Counts.Failed()+r.Load.Counts.Missing != 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if plain, routed := got.Rows[2].Load.PeerCalls, got.Rows[3].Load.PeerCalls; routed >= plain {
+		t.Errorf("%.2f calls for a routed request, %.2f for any", routed, plain)
+	}
+}
