@@ -15,20 +15,23 @@ import (
 func (s *Store) commitAll() {
 	defer close(s.done)
 	var tasks []task
+	made := newResults()
 	for s.queue.await() {
 		s.opts.Gather()
 		tasks = s.queue.take(tasks[:0], s.opts.BatchLen, s.opts.BatchBytes)
-		s.commitRound(tasks)
+		s.commitRound(tasks, made)
 		clear(tasks)
+		made.forget()
 		s.checkpoint()
 	}
 	s.closeErr = errors.Join(s.lastCheckpoint(), s.engine.Close())
 	s.cache.reset()
 }
 
-// commitRound applies the tasks in their order and answers each.
-func (s *Store) commitRound(tasks []task) {
-	r := round{s: s, results: make(map[string]result, len(tasks))}
+// commitRound applies the tasks in their order and answers each. Of made only
+// the room is used.
+func (s *Store) commitRound(tasks []task, made *results) {
+	r := round{s: s, made: made}
 	for i, t := range tasks {
 		if r.err != nil || s.counts.failed.Load() {
 			r.settle()
@@ -85,13 +88,13 @@ type result struct {
 
 // round is one turn of the committing goroutine. It is done after settle.
 type round struct {
-	s       *Store
-	results map[string]result // by storage key
-	batch   Batch             // not yet committed
-	deltas  []merkle.Delta    // of the trees, by exactly the records in batch
-	sync    bool              // a task asked for it, and there is something to sync
-	done    []func(error)     // to be called once the round is on disk
-	err     error             // of the engine: the outcome is open
+	s      *Store
+	made   *results
+	batch  Batch          // not yet committed
+	deltas []merkle.Delta // of the trees, by exactly the records in batch
+	sync   bool           // a task asked for it, and there is something to sync
+	done   []func(error)  // to be called once the round is on disk
+	err    error          // of the engine: the outcome is open
 }
 
 // apply runs one task and adds what it changes to the batch. Errors that
@@ -117,7 +120,7 @@ func (r *round) pending() bool { return r.batch.Len() > 0 || len(r.deltas) > 0 }
 // it so far. To mend it is to look at the disk: the cache does not know what
 // became of it there.
 func (r *round) stored(slot kv.Slot, key []byte, mend bool) (result, error) {
-	if known, ok := r.results[string(key)]; ok {
+	if known, ok := r.made.of(key); ok {
 		return known, nil
 	}
 	read := r.s.record
@@ -144,7 +147,7 @@ func (r *round) applyUpdate(u Update) (wrote bool, err error) {
 	case err != nil:
 		return false, err
 	case c.Same && !damaged:
-		r.results[string(key)] = old
+		r.made.keep(key, old)
 		return false, nil
 	case c.Same:
 		return false, nil
@@ -166,7 +169,7 @@ func (r *round) applyUpdate(u Update) (wrote bool, err error) {
 
 // keep notes what the round made of a slot.
 func (r *round) keep(slot kv.Slot, key []byte, made result) {
-	r.results[string(key)] = made
+	r.made.keep(key, made)
 	if slot.Target != 0 {
 		r.s.targets[slot.Target] = struct{}{}
 	}
@@ -179,7 +182,7 @@ func (r *round) applyFact(name string, apply func([]byte) ([]byte, error)) (wrot
 // entry returns what is stored at an address that holds no record, as the round
 // has made it so far.
 func (r *round) entry(at address, key []byte) (result, error) {
-	if known, ok := r.results[string(key)]; ok {
+	if known, ok := r.made.of(key); ok {
 		return known, nil
 	}
 	payload, ref, err := r.s.load(at, key)
@@ -197,14 +200,14 @@ func (r *round) applyEntry(at address, apply func([]byte) ([]byte, error)) (wrot
 		return false, err
 	}
 	if bytes.Equal(fact, old.fact) && (fact == nil) == (old.fact == nil) {
-		r.results[string(key)] = old
+		r.made.keep(key, old)
 		return false, nil
 	}
 	p := planFact(key, fact, old.ref, r.s.opts.Random)
 	if err := r.add(p); err != nil {
 		return false, err
 	}
-	r.results[string(key)] = p.next
+	r.made.keep(key, p.next)
 	return true, nil
 }
 

@@ -38,5 +38,5 @@ func (r *round) noteDamaged(partition uint16, leaf uint8) {
 	key := damagedAddress(partition, leaf).bytes()
 	note := planFact(key, []byte{}, reference{}, r.s.opts.Random)
 	r.batch.add(note.entry...)
-	r.results[string(key)] = note.next
+	r.made.keep(key, note.next)
 }

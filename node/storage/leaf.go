@@ -128,7 +128,7 @@ func (r *round) rebuild(partition uint16, leaf uint8) error {
 		return r.err
 	}
 	// What was read from the cache may be what the disk has lost.
-	clear(r.results)
+	r.made.forget()
 	r.s.cache.reset()
 	found, _, err := r.s.readLeaf(partition, leaf)
 	if err != nil {

@@ -88,7 +88,7 @@ func (r *round) editMissed(m Missed, edit func(old []byte) ([]byte, error)) (wro
 	if err := r.add(p); err != nil {
 		return false, err
 	}
-	r.results[string(key)] = p.next
+	r.made.keep(key, p.next)
 	return true, nil
 }
 
