@@ -121,6 +121,23 @@ func TestCheckFinalSees(t *testing.T) {
 			nil, func(h *history) { h.lossy("n0", loss{unsynced: true}); h.lossy("n1", loss{unsynced: true}) }, nil,
 		},
 		{
+			"a write that a stand-in had passed on to an owner that was wiped",
+			[]told{{id: 0, kind: Write, outcome: OK, acked: []string{"n1"}}},
+			nil, func(h *history) {
+				h.records[0].standIn = map[string]string{"n1": "n0"}
+				h.lossy("n0", loss{})
+			}, nil,
+		},
+		{
+			"a write that a stand-in still held when its owner was wiped",
+			[]told{{id: 0, kind: Write, outcome: OK, acked: []string{"n1"}}},
+			nil, func(h *history) {
+				h.records[0].standIn = map[string]string{"n1": "n0"}
+				h.lossy("n0", loss{owed: idsOf(0)})
+			},
+			[]string{"set"},
+		},
+		{
 			"a resurrection",
 			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Delete, outcome: OK, must: []int{0}}},
 			[]int{0, 1},
@@ -172,6 +189,41 @@ func TestDrawDependsOnTheSeedAlone(t *testing.T) {
 	}
 	if Draw(1, Config{}).String() == Draw(2, Config{}).String() {
 		t.Error("two seeds, one plan")
+	}
+}
+
+// Scenes are played where nothing narrows the plan, each of them, and leave the
+// rest as it is.
+func TestScenesAreAdded(t *testing.T) {
+	forgets := []FaultKind{PowerCut, Blackout, Wipe, Rollback, SyncError}
+	for _, scene := range Scenes() {
+		played := 0
+		for seed := range uint64(200) {
+			p, bare := Draw(seed, Config{Scenes: []Scene{scene}}), Draw(seed, Config{Scenes: []Scene{}})
+			if !slices.Equal(p.Ops[:len(bare.Ops)], bare.Ops) {
+				t.Fatalf("seed %d: the scene %s changes the operations beside it", seed, scene)
+			}
+			if len(p.Ops) > len(bare.Ops) {
+				played++
+			}
+			has := func(kinds ...FaultKind) bool {
+				return slices.ContainsFunc(p.Faults, func(f Fault) bool { return slices.Contains(kinds, f.Kind) })
+			}
+			if has(Rot) && has(forgets...) {
+				t.Fatalf("seed %d: with the scene %s a record may rot of which the other copy is forgotten", seed, scene)
+			}
+			if slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.At >= p.Length }) {
+				t.Fatalf("seed %d: a fault of the scene %s comes after the end", seed, scene)
+			}
+		}
+		if played < 10 {
+			t.Errorf("the scene %s was played by %d of 200 seeds", scene, played)
+		}
+	}
+	for _, cfg := range []Config{{Ops: 5}, {Faults: []FaultKind{}}, {Workloads: []Workload{}}} {
+		if p := Draw(1, cfg); slices.ContainsFunc(p.Ops, func(o Op) bool { return o.Key >= p.Keys }) || cfg.Ops > 0 && len(p.Ops) != cfg.Ops {
+			t.Errorf("a scene in a plan narrowed to %v", cfg)
+		}
 	}
 }
 

@@ -298,7 +298,7 @@ func (w *world) expiry(read, write *record, s kv.Sibling) {
 
 func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
 	w, r := a.client.w, a.record
-	r.acked = holders(done.Acked, done.Hinted)
+	r.acked, r.standIn = holders(done.Acked, done.Hinted)
 	if nodes := slices.Compact(slices.Sorted(slices.Values(r.acked))); len(nodes) < r.W {
 		w.violatef("quorum", "#%d was acknowledged with w=%d by no more than %v", r.ID, r.W, nodes)
 	}

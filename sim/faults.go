@@ -36,9 +36,10 @@ const (
 	FullDisk    FaultKind = "full disk"
 	SlowDisk    FaultKind = "slow disk"
 	Rot         FaultKind = "rot" // one bit of what is on the disk is flipped
+	Lag         FaultKind = "lag" // what one node says to another comes late
 )
 
-// FaultKinds lists all of them.
+// FaultKinds lists those that are drawn: a lag is only part of scenes.
 func FaultKinds() []FaultKind {
 	return []FaultKind{
 		Kill, PowerCut, Blackout, Wipe, Rollback, Pause, Cut, CutOneWay, Isolate, Flap, Loss, Duplication, SlowNet,
@@ -52,13 +53,18 @@ type Fault struct {
 	Kind    FaultKind
 	Node    int
 	Other   int     // the other end of a link
+	Key     int     // whose record rots: its number and one; 0: any
 	Size    float64 // how bad, from 0 to 1
 	Seed    uint64
 }
 
 // String is the line of a failure's report.
 func (f Fault) String() string {
-	return fmt.Sprintf("%10v FAULT %s of n%d (n%d) for %v, size %.2f", f.At, f.Kind, f.Node, f.Other, f.For, f.Size)
+	line := fmt.Sprintf("%10v FAULT %s of n%d (n%d) for %v, size %.2f", f.At, f.Kind, f.Node, f.Other, f.For, f.Size)
+	if f.Key > 0 {
+		line += fmt.Sprintf(", k%d", f.Key-1)
+	}
+	return line
 }
 
 // drawFaults draws up to eight faults.
@@ -165,7 +171,7 @@ func (w *world) strike(f Fault) (heal func()) {
 	switch f.Kind {
 	case Kill, PowerCut, Blackout, Wipe, Rollback:
 		return w.strikeProcess(f, m)
-	case Cut, CutOneWay, Isolate, Flap, Loss, Duplication, SlowNet, Pause:
+	case Cut, CutOneWay, Isolate, Flap, Loss, Duplication, SlowNet, Lag, Pause:
 		return w.strikeNetwork(f, m)
 	case ClockJump:
 		m.clock.offset.Add(jump(f))
@@ -212,7 +218,7 @@ func (w *world) end(f Fault, m *machine) {
 		w.history.lossy(m.name, loss{unsynced: true})
 		m.crash(memory.LoseSome(f.Seed), f.Size < 0.3)
 	case Wipe:
-		w.history.lossy(m.name, loss{})
+		w.history.lossy(m.name, loss{owed: w.owed(m)})
 		m.crash(memory.LoseAll, true)
 		m.disk.Disk, m.backup = memory.New(), nil
 	default: // Rollback
@@ -221,7 +227,7 @@ func (w *world) end(f Fault, m *machine) {
 			w.history.lossy(m.name, loss{unsynced: true})
 			return
 		}
-		w.history.lossy(m.name, loss{silent: !w.noticeable(f)})
+		w.history.lossy(m.name, loss{silent: !w.noticeable(f), owed: w.owed(m)})
 		m.crash(memory.LoseAll, true)
 		m.disk.Disk, m.backup = m.backup, nil
 	}
@@ -286,6 +292,10 @@ func (w *world) strikeNetwork(f Fault, m *machine) func() {
 		p := f.Size
 		n.twice = append(n.twice, &p)
 		return func() { n.twice = remove(n.twice, &p) }
+	case Lag:
+		l := &lag{link{m.id, other.id}, time.Duration(f.Size * float64(longestLag))}
+		n.lags = append(n.lags, l)
+		return func() { n.lags = remove(n.lags, l) }
 	default:
 		d := time.Duration(f.Size * float64(300*time.Millisecond))
 		n.slow = append(n.slow, &d)
@@ -354,6 +364,9 @@ func (w *world) strikeDisk(f Fault, m *machine) func() {
 // lost, and a node's own facts are not looked after by others.
 func (w *world) rot(f Fault, m *machine) {
 	prefix, bit := []string{"t", "d", "r", "r"}[f.Seed%4], int(f.Seed>>16%(1<<16))
+	if f.Key != 0 {
+		prefix = "r"
+	}
 	if prefix != "r" {
 		m.disk.Flip(prefix, int(f.Seed>>8%8), bit)
 		return
@@ -362,8 +375,9 @@ func (w *world) rot(f Fault, m *machine) {
 	for i := range own {
 		n := (i + int(f.Seed>>8%8)) % len(own)
 		for _, o := range w.machines {
-			if o != m && slices.Contains(w.records(o), own[n]) && m.disk.Flip(prefix, n, bit) {
-				w.history.lossy(m.name, loss{})
+			meant := f.Key == 0 || own[n].key == keyOf(f.Key-1)
+			if meant && o != m && slices.Contains(w.records(o), own[n]) && m.disk.Flip(prefix, n, bit) {
+				w.history.lossy(m.name, loss{owed: w.owed(m)})
 				return
 			}
 		}

@@ -43,6 +43,7 @@ type record struct {
 	floor   ids  // what it had to reflect
 	writeID kv.WriteID
 	acked   []string
+	standIn map[string]string // of the nodes that acknowledged it, those that did for an owner, with it
 	unsound bool // a node that acknowledged it lost part of its disk since, and does not know
 	lost    bool // all of them lost part of theirs
 }
@@ -70,6 +71,7 @@ type loss struct {
 	at       int
 	unsynced bool // only what had not been synced
 	silent   bool // the node cannot have noticed
+	owed     ids  // the writes that stand-ins were still holding for the node
 }
 
 func newHistory(p Plan, now func() time.Duration) *history {
@@ -102,18 +104,27 @@ func (h *history) judgeLosses(r *record) {
 		})
 	}
 	r.unsound = slices.ContainsFunc(r.acked, func(node string) bool { return hit(node, true) })
-	r.lost = !slices.ContainsFunc(r.acked, func(node string) bool { return !hit(node, false) })
+	r.lost = !slices.ContainsFunc(r.acked, func(node string) bool { return !hit(node, false) && !h.passedOn(r, node) })
+}
+
+// passedOn reports whether a stand-in had given the write to its owner when that
+// one lost it: it keeps it no longer than until then.
+func (h *history) passedOn(r *record, node string) bool {
+	return slices.ContainsFunc(h.losses[r.standIn[node]], func(l loss) bool {
+		return l.at > r.begin && !l.unsynced && !l.owed.has(r.ID)
+	})
 }
 
 // holders are the nodes that an answer names: owners, and stand-ins, which are
-// named as "stand-in for owner".
-func holders(acked, hinted []string) []string {
-	all := slices.Clone(acked)
+// named as "stand-in for owner", with the owners of these.
+func holders(acked, hinted []string) (all []string, standIn map[string]string) {
+	all, standIn = slices.Clone(acked), make(map[string]string)
 	for _, s := range hinted {
-		name, _, _ := strings.Cut(s, " ")
+		name, owner, _ := strings.Cut(s, " for ")
 		all = append(all, name)
+		standIn[name] = owner
 	}
-	return all
+	return all, standIn
 }
 
 // writes calls fn with every write of the key that may have been applied.

@@ -124,6 +124,35 @@ func (w *world) checkTrees(m *machine) {
 	}
 }
 
+// owed are the writes that stand-ins which are up hold for a node.
+func (w *world) owed(m *machine) ids {
+	var out ids
+	for _, o := range w.machines {
+		if o.process == nil {
+			continue
+		}
+		_ = o.process.Store().ScanHints(m.id, func(s kv.Slot, r kv.Record) error { // what cannot be read is not held
+			for _, write := range w.history.records {
+				if write != nil && w.key(write.Key) == s.Key && w.within(write, r) {
+					out = out.with(write.ID)
+				}
+			}
+			return nil
+		})
+	}
+	return out
+}
+
+// within reports whether a record of its key is known to contain a write.
+func (w *world) within(write *record, r kv.Record) bool {
+	for d := range w.given[write.ID] {
+		if r.Clock.Covers(d) {
+			return true
+		}
+	}
+	return w.liveIDs(write.Key, r).has(write.ID)
+}
+
 // attempted notes the dots that a record remembers of each write.
 func (w *world) attempted(k int, r kv.Record) {
 	for _, i := range r.IDs {

@@ -33,6 +33,17 @@ type weather struct {
 	loss  []*float64
 	twice []*float64
 	slow  []*time.Duration
+	lags  []*lag
+}
+
+// longestLag is how late a message may come that is held up by a link.
+const longestLag = 3 * time.Second
+
+// lag holds up all that goes over a link, for up to a time.
+type lag struct {
+	link
+
+	longest time.Duration
 }
 
 // cut keeps everything that one node sends from arriving at another.
@@ -95,7 +106,7 @@ func (n *network) chance(list []*float64, id, salt uint64) bool {
 
 // delay is how long a message takes: mostly under two milliseconds, sometimes
 // far longer, so that messages overtake one another.
-func (n *network) delay(id uint64) time.Duration {
+func (n *network) delay(from, to kv.NodeID, id uint64) time.Duration {
 	x := mix(n.seed, saltDelay, id)
 	longest := 2 * time.Millisecond
 	if x%16 == 0 {
@@ -103,6 +114,11 @@ func (n *network) delay(id uint64) time.Duration {
 	}
 	for _, d := range n.slow {
 		longest += *d
+	}
+	for _, l := range n.lags {
+		if l.link == (link{from, to}) {
+			longest += l.longest
+		}
 	}
 	return 100*time.Microsecond + time.Duration(unit(x)*float64(longest))
 }
@@ -136,7 +152,7 @@ func (n *network) drop(e *endpoint, reset bool) {
 		case x.from == e:
 			x.finish(x.failed(true, transport.ErrLost))
 		case x.serving == e && reset && !n.isCut(e.id, x.from.id):
-			n.gate.schedule(n.gate.now()+n.delay(mix(x.id, saltReset)), "reset "+x.name, func() {
+			n.gate.schedule(n.gate.now()+n.delay(e.id, x.from.id, mix(x.id, saltReset)), "reset "+x.name, func() {
 				if !n.isCut(e.id, x.from.id) {
 					x.finish(x.failed(true, transport.ErrLost))
 				}

@@ -35,6 +35,7 @@ type Config struct {
 	Length    time.Duration // 0: 100 ms to 6.4 s, in plans that age 50 s to 2 min; else none ages
 	Faults    []FaultKind   // the kinds that may occur; nil: some of all kinds
 	Workloads []Workload    // what clients do; nil: some of all
+	Scenes    []Scene       // nil: any of them, where nothing else is narrowed but nodes and length
 }
 
 // Workload is a habit of clients. Those of a plan are combined.
@@ -108,6 +109,7 @@ func Draw(seed uint64, cfg Config) Plan {
 		p.Faults = append(p.Faults, p.slowness(ages)...)
 		slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	}
+	p = p.play(cfg, faults[Rot])
 	if slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind == Rot }) {
 		p.Repairs.Scrub = 5 * time.Second
 	}

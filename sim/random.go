@@ -25,6 +25,7 @@ const (
 	saltExchange
 	saltAim
 	saltAges
+	saltScene
 )
 
 // mix returns 64 bits that depend on all parts (splitmix64, Steele and others

@@ -3,7 +3,8 @@ package sim
 import "testing"
 
 // Plans that once broke a promise, by their seed and what was wrong. A change of
-// what seeds draw takes their meaning from them: then they are only seeds.
+// what seeds draw takes their meaning from them: then they are only seeds. They
+// are from before there were scenes, and run without.
 func TestSeedsThatOnceFailed(t *testing.T) {
 	for _, tt := range []struct {
 		seed uint64
@@ -27,6 +28,16 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		{569, "sim: what a failed sync was for is gone after a crash, and was never promised if it was not waited for"},
 		{10617, "sim: a slow commit brought its error after the faults had ended"},
 		{23282, "sim: the disk that knew of two attempts of one write was wiped"},
+	} {
+		if r := Run(t, tt.seed, Config{Scenes: []Scene{}}); r.Failed() {
+			t.Errorf("%s\n%s", tt.why, Explain(t, r))
+		}
+	}
+	for _, tt := range []struct {
+		seed uint64
+		why  string
+	}{
+		{1105, "sim: a stand-in passed a write on to its only owner, which was wiped"},
 	} {
 		if r := Run(t, tt.seed, Config{}); r.Failed() {
 			t.Errorf("%s\n%s", tt.why, Explain(t, r))

@@ -15,6 +15,7 @@ var (
 	seedsFlag = flag.Uint64("sim.seeds", 300, "how many seeds to run")
 	forFlag   = flag.Duration("sim.for", 0, "run seeds for so long, with a line of progress every ten seconds")
 	opsFlag   = flag.Int("sim.ops", 0, "operations a run, instead of what the seed draws")
+	sceneFlag = flag.String("sim.scene", "", "the scene that half of the plans play, instead of what the seed draws")
 	logFlag   = flag.Bool("sim.log", false, "with -sim.seed, print every event")
 	cleanFlag = flag.Bool("sim.clean", false, "a hundred clean runs, not five")
 	quietFlag = flag.Bool("sim.checker", false, "stop at the first failure and print only its seed and checkers")
@@ -30,7 +31,7 @@ func TestSim(t *testing.T) {
 	begun, told := time.Now(), time.Now()
 	var sum totals
 	for seed := *fromFlag; more(seed, begun); seed++ {
-		r := Run(t, seed, Config{Ops: *opsFlag})
+		r := Run(t, seed, config())
 		sum.add(r)
 		if r.Failed() && *quietFlag {
 			t.Fatalf("caught by %v at seed %d, run %d", r.Checkers(), seed, sum.runs)
@@ -44,6 +45,14 @@ func TestSim(t *testing.T) {
 		}
 	}
 	progress(&sum, begun)
+}
+
+func config() Config {
+	cfg := Config{Ops: *opsFlag}
+	if *sceneFlag != "" {
+		cfg.Scenes = []Scene{Scene(*sceneFlag)}
+	}
+	return cfg
 }
 
 func more(seed uint64, begun time.Time) bool {
@@ -64,7 +73,7 @@ func replay(t *testing.T, seed uint64) {
 	if *logFlag {
 		log = os.Stdout
 	}
-	r := ExecuteLogged(t, Draw(seed, Config{Ops: *opsFlag}), log)
+	r := ExecuteLogged(t, Draw(seed, config()), log)
 	_, _ = fmt.Fprintf(os.Stdout, "seed %d trace %016x\n", seed, r.Trace)
 	if r.Failed() {
 		t.Fatalf("%s", Explain(t, r))

@@ -184,7 +184,7 @@ func (x *exchange) admit(id uint64) {
 	if x.net.lost(id) {
 		return
 	}
-	x.net.gate.schedule(x.net.leaving(x.from.id, id)+x.net.delay(id), x.name, func() { x.arrive(true) })
+	x.net.gate.schedule(x.net.leaving(x.from.id, id)+x.net.delay(x.from.id, x.to, id), x.name, func() { x.arrive(true) })
 }
 
 // arrive is the moment at which the request, or a second copy of it, is there.
@@ -218,7 +218,7 @@ func (x *exchange) serve(there *endpoint, first bool) {
 		x.serving, x.cancel = there, cancel
 		answer = func(body []byte, err error) { x.answered(there, body, err) }
 		if x.net.doubled(x.id) {
-			x.net.gate.schedule(x.net.gate.now()+x.net.delay(mix(x.id, 3)), "again "+x.name, func() { x.arrive(false) })
+			x.net.gate.schedule(x.net.gate.now()+x.net.delay(x.from.id, x.to, mix(x.id, 3)), "again "+x.name, func() { x.arrive(false) })
 		}
 	}
 	req := transport.NewRequest(ctx, time.Now().Add(x.budget), x.from.self, x.method, bytes.Clone(x.body), answer)
@@ -246,7 +246,7 @@ func (x *exchange) answered(there *endpoint, body []byte, err error) {
 // back sends r to the caller.
 func (x *exchange) back(what string, id uint64, r reply) {
 	n := x.net
-	at := n.leaving(x.to, id) + n.delay(id)
+	at := n.leaving(x.to, id) + n.delay(x.to, x.from.id, id)
 	x.returning(at, what+" "+x.name, r)
 }
 
@@ -272,7 +272,7 @@ func (x *exchange) giveUp(uint64) {
 		}
 		x.finish(x.failed(true, x.ctx.Err()))
 		if x.cancel != nil && errors.Is(x.ctx.Err(), context.Canceled) && !n.isCut(x.from.id, x.to) {
-			n.gate.schedule(n.gate.now()+n.delay(mix(x.id, 2)), "cancel "+x.name, x.cancel)
+			n.gate.schedule(n.gate.now()+n.delay(x.from.id, x.to, mix(x.id, 2)), "cancel "+x.name, x.cancel)
 		}
 	})
 }
