@@ -33,6 +33,11 @@ func (x *exchange) readBody(limit int) ([]byte, error) {
 	return b, err
 }
 
+// bodyIsHere reports whether all of the body has been received.
+func (x *exchange) bodyIsHere() bool {
+	return x.framing.length >= 0 && x.framing.length <= int64(x.conn.in.Buffered())
+}
+
 // invite tells a client that waits for it to send the body.
 func (x *exchange) invite() error {
 	if !x.framing.expect || x.conn.in.Buffered() > 0 {

@@ -73,7 +73,7 @@ func FuzzConnection(f *testing.F) {
 		store.t = t
 		wire := &tape{sent: bytes.NewReader(sent)}
 		newConn(s, wire, dataPort).serve()
-		if s.held.used.Load() != 0 || s.requests.used.Load() != 0 {
+		if s.held.used.Load() != 0 || s.requests.underWay() != 0 {
 			t.Error("something was not given back")
 		}
 		checkAnswers(t, wire.got.Bytes())

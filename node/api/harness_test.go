@@ -188,7 +188,7 @@ func start(t *testing.T, store KV, change ...func(*Options)) *node {
 		if used := s.held.used.Load(); used != 0 {
 			t.Errorf("%d bytes of the budget were never given back", used)
 		}
-		if used := s.requests.used.Load(); used != 0 {
+		if used := s.requests.underWay(); used != 0 {
 			t.Errorf("%d requests were never counted out", used)
 		}
 	})

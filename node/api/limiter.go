@@ -1,8 +1,8 @@
 package api
 
 import (
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -10,15 +10,17 @@ import (
 // the machine keeps up, and otherwise by what it was seen to keep up with, but
 // never by less than least. The bound is raised little by little and lowered in
 // proportion (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for
-// Congestion Avoidance", 1989). It is safe for concurrent use.
+// Congestion Avoidance", 1989). As many again may wait a moment for room, first
+// come, first served. It is safe for concurrent use.
 type limiter struct {
-	most, least int64
+	most, least int
 	late        func() time.Duration // how late timers are; nil: never
-	began       time.Time
 
-	used     atomic.Int64
-	limit    atomic.Int64
-	adjusted atomic.Int64 // nanoseconds since began
+	mu       sync.Mutex
+	used     int
+	limit    int
+	adjusted time.Time
+	waiting  []chan struct{} // closed when there is room for whoever waits
 }
 
 const (
@@ -31,48 +33,126 @@ const (
 	fewRequests = 64
 	// adjustEvery is the least time between two changes of the bound.
 	adjustEvery = 10 * time.Millisecond
+	// roomWait is how long a request waits for room: a crowd that passes is let
+	// through, one that stays is refused before it has waited for long.
+	roomWait = 5 * time.Millisecond
 )
 
 func newLimiter(most int, late func() time.Duration) *limiter {
-	l := &limiter{most: int64(most), least: min(int64(most), fewRequests), late: late, began: time.Now()}
-	l.limit.Store(l.most)
-	return l
+	return &limiter{most: most, least: min(most, fewRequests), late: late, limit: most}
 }
 
-// take reports whether one more request is let in, and counts it if so.
+// take lets one more request in, at once or after a moment, and reports whether
+// there was room.
 func (l *limiter) take(now time.Time) bool {
-	l.adjust(now)
-	if l.used.Add(1) > l.limit.Load() {
-		l.used.Add(-1)
+	room := l.join(now)
+	if room == nil {
 		return false
 	}
-	return true
+	select {
+	case <-room:
+		return true
+	default:
+	}
+	timer := time.NewTimer(roomWait)
+	defer timer.Stop()
+	select {
+	case <-room:
+		return true
+	case <-timer.C:
+		return l.withdraw(room)
+	}
 }
 
-// give counts a request out.
-func (l *limiter) give() { l.used.Add(-1) }
+// noWait is what somebody waits for who is let in at once.
+var noWait = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
-// full reports whether no request would be let in.
-func (l *limiter) full(now time.Time) bool {
+// join returns what is closed once the request is let in, nil if too many wait.
+func (l *limiter) join(now time.Time) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.adjust(now)
-	return l.used.Load() >= l.limit.Load()
+	switch {
+	case l.used < l.limit && len(l.waiting) == 0:
+		l.used++
+		return noWait
+	case len(l.waiting) >= l.limit:
+		return nil
+	}
+	room := make(chan struct{})
+	l.waiting = append(l.waiting, room)
+	return room
+}
+
+// withdraw waits no longer. It reports whether the request was let in meanwhile.
+func (l *limiter) withdraw(room chan struct{}) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.waiting, room)
+	if i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
+	}
+	return i < 0
+}
+
+// give counts a request out, and lets in who waits.
+func (l *limiter) give() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used--
+	for l.used < l.limit && len(l.waiting) > 0 {
+		l.used++
+		close(l.waiting[0])
+		l.waiting = slices.Delete(l.waiting, 0, 1)
+	}
+}
+
+// full reports whether no request would be let in, not even after a moment.
+func (l *limiter) full(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.adjust(now)
+	return l.used >= l.limit && len(l.waiting) >= l.limit
+}
+
+// tight reports whether no request would be let in at once.
+func (l *limiter) tight(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.adjust(now)
+	return l.used >= l.limit
+}
+
+// bound returns how many requests are let in at the moment.
+func (l *limiter) bound() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.limit
+}
+
+// underWay returns how many requests were let in and not yet counted out.
+func (l *limiter) underWay() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used
 }
 
 // adjust has the bound follow the strain, now and then.
 func (l *limiter) adjust(now time.Time) {
-	if l.late == nil {
+	if l.late == nil || now.Sub(l.adjusted) < adjustEvery {
 		return
 	}
-	at, before := int64(now.Sub(l.began)), l.adjusted.Load()
-	if at-before < int64(adjustEvery) || !l.adjusted.CompareAndSwap(before, at) {
-		return
-	}
-	l.limit.Store(l.next(l.limit.Load(), l.used.Load(), l.late()))
+	l.adjusted = now
+	l.limit = l.next(l.limit, l.used, l.late())
 }
 
 // next is the bound after one of limit, under which so many requests are under
 // way and timers are so late. It is raised only where it is in the way.
-func (l *limiter) next(limit, used int64, late time.Duration) int64 {
+func (l *limiter) next(limit, used int, late time.Duration) int {
 	switch {
 	case late > lateLimit:
 		return max(l.least, min(limit, used)/16*15)

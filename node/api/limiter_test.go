@@ -1,8 +1,12 @@
 package api
 
 import (
+	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -13,8 +17,8 @@ import (
 func TestLimiterBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLimiter(rapid.IntRange(1, 2000).Draw(t, "most"), nil)
-		limit := rapid.Int64Range(l.least, l.most).Draw(t, "limit")
-		used := rapid.Int64Range(0, limit).Draw(t, "used")
+		limit := rapid.IntRange(l.least, l.most).Draw(t, "limit")
+		used := rapid.IntRange(0, limit).Draw(t, "used")
 		late := time.Duration(rapid.Int64Range(0, int64(4*lateLimit)).Draw(t, "late"))
 		next := l.next(limit, used, late)
 		switch {
@@ -31,48 +35,110 @@ func TestLimiterBounds(t *testing.T) {
 // A machine on which timers are as late as there are requests under way settles
 // where they are as late as they may be, comes down to it fast, and goes back up.
 func TestLimiterFollowsTheStrain(t *testing.T) {
-	var perRequest atomic.Int64
+	var perRequest time.Duration
 	var l *limiter
-	l = newLimiter(1024, func() time.Duration { return time.Duration(l.used.Load() * perRequest.Load()) })
-	now := l.began
+	l = newLimiter(1024, func() time.Duration { return time.Duration(l.used) * perRequest })
+	now := time.Now()
 	flood := func(d time.Duration) {
 		for end := now.Add(d); now.Before(end); now = now.Add(adjustEvery) {
-			for l.used.Load() > l.limit.Load() {
+			for l.underWay() > l.bound() {
 				l.give()
 			}
-			for l.take(now) { // as many as are let in
+			for !l.tight(now) {
+				l.join(now)
 			}
 		}
 	}
-	perRequest.Store(int64(lateLimit) / 200)
+	perRequest = lateLimit / 200
 	flood(time.Second)
 	for range 100 {
 		flood(100 * time.Millisecond)
-		if n := l.limit.Load(); n < 150 || n > 250 {
+		if n := l.bound(); n < 150 || n > 250 {
 			t.Fatalf("%d requests are let in where the machine keeps up with 200", n)
 		}
 	}
-	perRequest.Store(0)
+	perRequest = 0
 	flood(3 * time.Second)
-	if n := l.limit.Load(); n != 1024 {
+	if n := l.bound(); n != 1024 {
 		t.Errorf("%d requests are let in by a machine that keeps up", n)
 	}
-	perRequest.Store(int64(time.Second))
+	perRequest = time.Second
 	flood(time.Second)
-	if n := l.limit.Load(); n != fewRequests {
+	if n := l.bound(); n != fewRequests {
 		t.Errorf("%d requests are let in by a machine that others keep busy", n)
 	}
 }
 
-func TestLimiterWithoutStrain(t *testing.T) {
-	l := newLimiter(2, nil)
-	now := l.began.Add(time.Hour)
-	if !l.take(now) || l.full(now) || !l.take(now) || !l.full(now) || l.take(now) {
-		t.Error("not two were let in")
+// Beyond the bound, as many again wait, in the order in which they came and no
+// longer than a moment; whoever comes then is refused at once.
+func TestLimiterLetsACrowdPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const bound = 3
+		l := newLimiter(bound, nil)
+		for range bound {
+			if !l.take(time.Now()) {
+				t.Fatal("there was no room")
+			}
+		}
+		var order []int
+		var refused atomic.Int64
+		for i := range bound {
+			go func() {
+				if !l.take(time.Now()) {
+					refused.Add(1)
+					return
+				}
+				order = append(order, i) // one at a time is let in, and waited for
+			}()
+			synctest.Wait()
+		}
+		if !l.full(time.Now()) || l.take(time.Now()) {
+			t.Error("more were let in to wait than there is room for")
+		}
+		for range bound - 1 {
+			l.give()
+			synctest.Wait()
+		}
+		time.Sleep(roomWait)
+		synctest.Wait()
+		if !slices.Equal(order, []int{0, 1}) || refused.Load() != 1 || l.underWay() != bound {
+			t.Errorf("%v were let in, %d refused, %d are under way", order, refused.Load(), l.underWay())
+		}
+		for range bound {
+			l.give()
+		}
+		if l.full(time.Now()) || l.underWay() != 0 || !l.take(time.Now()) {
+			t.Error("room was lost")
+		}
+	})
+}
+
+// However many come and go, no more are under way than there is room for, and
+// no room is lost.
+func TestLimiterUnderCrowds(t *testing.T) {
+	l := newLimiter(4, nil)
+	var inside, done, refused atomic.Int64
+	var crowd sync.WaitGroup
+	for range 32 {
+		crowd.Go(func() {
+			for range 200 {
+				if !l.take(time.Now()) {
+					refused.Add(1)
+					continue
+				}
+				if n := inside.Add(1); n > 4 {
+					t.Errorf("%d are under way", n)
+				}
+				runtime.Gosched()
+				inside.Add(-1)
+				l.give()
+				done.Add(1)
+			}
+		})
 	}
-	l.give()
-	if l.full(now) || !l.take(now) {
-		t.Error("room was lost")
+	crowd.Wait()
+	if l.underWay() != 0 || len(l.waiting) != 0 || done.Load() == 0 || done.Load()+refused.Load() != 32*200 {
+		t.Errorf("%d are under way, %d wait, %d done, %d refused", l.underWay(), len(l.waiting), done.Load(), refused.Load())
 	}
 }
 

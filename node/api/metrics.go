@@ -61,7 +61,7 @@ func (*metrics) showLimit(reg prometheus.Registerer, l *limiter) error {
 	return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "requests_limit",
 		Help: "Requests on keys that may be under way at once: fewer while the machine does not keep up.",
-	}, func() float64 { return float64(l.limit.Load()) }))
+	}, func() float64 { return float64(l.bound()) }))
 }
 
 // answered counts an exchange whose answer is ready.

@@ -19,6 +19,10 @@ func (s *Server) put(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	// A body that has not come yet is not taken in while there is no room.
+	if !x.bodyIsHere() && s.requests.tight(x.began) {
+		return s.tooMany()
+	}
 	value, err := x.readBody(s.limits.ValueBytes)
 	if err != nil {
 		return err
