@@ -27,15 +27,15 @@ const (
 	// lateLimit is how late timers may be, on average, of a machine that keeps up.
 	// Each time that a request changes hands it waits about as long, and it does
 	// some ten times.
-	lateLimit = 2 * time.Millisecond
+	lateLimit = time.Millisecond
 	// fewRequests are let in however strained the machine is: others may be the
 	// cause, and this node should have its share.
-	fewRequests = 64
+	fewRequests = 32
 	// adjustEvery is the least time between two changes of the bound.
 	adjustEvery = 10 * time.Millisecond
 	// roomWait is how long a request waits for room: a crowd that passes is let
 	// through, one that stays is refused before it has waited for long.
-	roomWait = 5 * time.Millisecond
+	roomWait = 10 * time.Millisecond
 )
 
 func newLimiter(most int, late func() time.Duration) *limiter {

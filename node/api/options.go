@@ -38,7 +38,7 @@ type Options struct {
 	Log      *zap.Logger
 	Limits   Limits
 	// Late, if set, returns how late timers fire at the moment, on average: from
-	// two milliseconds on, fewer requests are let in at once. It is called often.
+	// one millisecond on, fewer requests are let in at once. It is called often.
 	Late func() time.Duration
 }
 
@@ -49,7 +49,7 @@ type Limits struct {
 	ValueBytes int
 	// Requests is how many requests on keys are under way at once, at most; more
 	// are refused with 503. While the machine does not keep up, it is fewer, but
-	// 64 are always let in. Default 1024.
+	// 32 are always let in. As many again wait a moment for room. Default 1024.
 	Requests int
 	// HeldBytes bounds the memory of bodies that are being received or sent, save
 	// the first 8 KiB of each, and of heads, save the first 4 KiB: what does not
