@@ -27,6 +27,8 @@ var update = flag.Bool("update", false, "write the golden files")
 // unseen. Go's own metrics are not ours.
 func TestMetricNames(t *testing.T) {
 	nodes := startCluster(t, 3)
+	request(t, http.MethodGet, nodes[0].ClientURL()+"/kv/b/k", nil, nil) // a reading of how fast another is
+	scrape(t, nodes[0], "starling_coordinator_peer_p98_seconds{peer=\"n")
 	res := scrape(t, nodes[0], "starling_antientropy_oldest_clean_seconds ")
 	names := make(map[string]bool)
 	for line := range strings.Lines(res.body) {
