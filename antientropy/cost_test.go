@@ -28,14 +28,18 @@ const (
 // ledgerOfNone is that of a node in good standing.
 type ledgerOfNone struct{}
 
-func (ledgerOfNone) Registered() bool                                      { return true }
+func (ledgerOfNone) Registered() bool { return true }
+
 func (ledgerOfNone) Sources(uint16, []kv.NodeID) ([]kv.NodeID, uint64)     { return nil, 0 }
 func (ledgerOfNone) Merged(uint16, kv.NodeID, uint64, uint64) error        { return nil }
 func (ledgerOfNone) CheckLeaf(uint16, uint8) error                         { return nil }
 func (ledgerOfNone) RebuildLeaf(_ uint16, _ uint8, done func(error)) error { done(nil); return nil }
-func (ledgerOfNone) Doubt(uint16, uint8)                                   {}
-func (ledgerOfNone) Trust(uint16, uint8)                                   {}
-func (ledgerOfNone) Doubted(uint16, uint8) bool                            { return false }
+
+func (ledgerOfNone) CheckValues(uint16, uint8, func(kv.Key, kv.Version)) (int, error) { return 0, nil }
+func (ledgerOfNone) PullValue(context.Context, kv.NodeID, kv.Key, kv.Version) error   { return nil }
+func (ledgerOfNone) Doubt(uint16, uint8)                                              {}
+func (ledgerOfNone) Trust(uint16, uint8)                                              {}
+func (ledgerOfNone) Doubted(uint16, uint8) bool                                       { return false }
 
 // numbers is a node that holds the same keys as all others, and of each a
 // digest.
@@ -169,7 +173,7 @@ func numbered(b *testing.B) []*numbers {
 			Self: id, View: viewNow, Local: n, Ledger: n, Starts: func() uint64 { return 1 }, Suspect: func(uint16, uint8) {},
 		})
 		n.x = New(Config{
-			Self: id, View: viewNow, Local: n, Leaves: n, Doubts: n, Ledger: n, Peers: n, Mover: n,
+			Self: id, View: viewNow, Local: n, Leaves: n, Values: n, Doubts: n, Ledger: n, Peers: n, Mover: n,
 			Now: time.Now, Random: func() uint64 { return 1 }, Log: zap.NewNop(), SecondLook: time.Nanosecond,
 		})
 		others[id] = n

@@ -27,6 +27,7 @@ type Config struct {
 	View   func() ring.View
 	Local  Local
 	Leaves Leaves
+	Values Values
 	Doubts Doubts
 	Ledger Ledger
 	Peers  Peers

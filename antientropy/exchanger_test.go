@@ -394,6 +394,40 @@ func TestDamageIsHealedAndTrusted(t *testing.T) {
 	}
 }
 
+// What is lost of values is fetched from whoever has it, at once where a read
+// noticed; what nobody can give now is tried again.
+func TestLostValuesAreFetched(t *testing.T) {
+	lives(t, 1, 3, 4, func(c *cluster) {
+		keys := c.load(100, 3)
+		n := c.nodes[0]
+		for _, other := range c.nodes[1:] { // of the last one nobody has the value
+			other.setLost(keys[7], true)
+		}
+		c.nodes[1].setLost(keys[5], true)
+		for _, k := range keys[5:8] {
+			n.setLost(k, true)
+		}
+		n.x.Suspect(n.partition(keys[5]), keys[5].Leaf())
+		time.Sleep(time.Second)
+		if n.lacksValue(keys[5]) {
+			t.Error("what a read found to be lost was not fetched at once")
+		}
+		time.Sleep(time.Hour + time.Minute) // a walk
+		s := n.x.Stats().Scrub
+		if n.lacksValue(keys[6]) || !n.lacksValue(keys[7]) || s.Values < 100 || s.ValuesHealed != 2 || s.ValuesLost < 3 || s.Damaged > 0 {
+			t.Errorf("%+v", s)
+		}
+		if most := uint64(3 + 62); s.ValuesLost > most {
+			t.Errorf("what nobody can give was looked for %d times", s.ValuesLost)
+		}
+		c.nodes[2].setLost(keys[7], false)
+		time.Sleep(2 * time.Minute)
+		if n.lacksValue(keys[7]) || n.doubts() > 0 {
+			t.Error("what somebody can give now was not fetched")
+		}
+	})
+}
+
 func TestDoubtLastsWhileAnOwnerIsAway(t *testing.T) {
 	lives(t, 1, 3, 4, func(c *cluster) {
 		keys := c.load(100, 3)

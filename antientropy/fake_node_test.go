@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -35,6 +36,7 @@ type node struct {
 	leaves     map[leafID][]kv.Key // sorted
 	trees      map[merkle.ID]*merkle.Tree
 	damaged    map[kv.Key]bool
+	valueless  map[kv.Key]bool // the values of these are lost
 	doubted    map[leafID]bool
 	sources    map[uint16][]kv.NodeID             // still to be merged
 	promised   map[kv.NodeID]map[kv.Key]kv.Record // what the others held when this node fell
@@ -51,7 +53,7 @@ func newNode(c *cluster, id kv.NodeID, view ring.View) *node {
 	n.room = func() (int, time.Duration) { return 64, 0 }
 	n.empty()
 	n.x = New(Config{
-		Self: id, View: n.View, Local: n, Leaves: n, Doubts: n, Ledger: n, Peers: peers{n}, Mover: n,
+		Self: id, View: n.View, Local: n, Leaves: n, Values: n, Doubts: n, Ledger: n, Peers: peers{n}, Mover: n,
 		Now: time.Now, Random: n.random.Uint64, Log: zap.NewNop(), Scrub: time.Hour,
 	})
 	n.Responder = NewResponder(ResponderConfig{
@@ -90,6 +92,7 @@ func (n *node) empty() {
 	n.leaves = make(map[leafID][]kv.Key)
 	n.trees = make(map[merkle.ID]*merkle.Tree)
 	n.damaged = make(map[kv.Key]bool)
+	n.valueless = make(map[kv.Key]bool)
 	n.boot++
 }
 
@@ -269,6 +272,47 @@ func (n *node) RebuildLeaf(partition uint16, leaf uint8, done func(error)) error
 	n.rebuilt++
 	done(nil)
 	return nil
+}
+
+// CheckValues implements [Values]. Every record has one value outside.
+func (n *node) CheckValues(partition uint16, leaf uint8, lost func(kv.Key, kv.Version)) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	keys := n.leaves[leafID{partition, leaf}]
+	for _, k := range keys {
+		if n.valueless[k] {
+			lost(k, kv.Version{})
+		}
+	}
+	return len(keys), nil
+}
+
+// PullValue implements [Values].
+func (n *node) PullValue(ctx context.Context, from kv.NodeID, key kv.Key, _ kv.Version) error {
+	err := n.call(ctx, from, "value", []byte(key.Name), func(other *node) error {
+		if other.lacksValue(key) {
+			return errNoValue
+		}
+		return nil
+	})
+	if err == nil {
+		n.setLost(key, false)
+	}
+	return err
+}
+
+var errNoValue = errors.New("the value is lost here, too")
+
+func (n *node) setLost(k kv.Key, lost bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.valueless[k] = lost
+}
+
+func (n *node) lacksValue(k kv.Key) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.valueless[k] || n.records[k].Absent()
 }
 
 // Doubt implements [Doubts].

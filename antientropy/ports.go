@@ -37,6 +37,17 @@ type Leaves interface {
 	RebuildLeaf(partition uint16, leaf uint8, done func(error)) error
 }
 
+// Values looks after what the records of this node keep outside: a record says
+// of such a value what it must be, and so whether it can be read well.
+type Values interface {
+	// CheckValues reads the values of the records of a leaf, and calls lost with
+	// those that are damaged or missing; checked is how many it read.
+	CheckValues(partition uint16, leaf uint8, lost func(kv.Key, kv.Version)) (checked int, err error)
+	// PullValue fetches a value that another node holds, and stores it in place of
+	// what this disk has of it. The context carries a deadline.
+	PullValue(ctx context.Context, from kv.NodeID, key kv.Key, v kv.Version) error
+}
+
 // Doubts are the leaves of this disk of which records may be missing: that a
 // key of theirs is not found here proves nothing. They are forgotten when the
 // process ends.

@@ -35,8 +35,9 @@ type scrubber struct {
 	checked  map[leafID]time.Time // suspects that were, in the last minute
 }
 
-// Suspect has a leaf checked soon of which a record could not be read: if it is
-// damaged, it is doubted, and healed from the other owners. It returns at once.
+// Suspect has a leaf checked soon of which a record, or a value that a record
+// keeps outside, could not be read: if it is damaged, it is doubted, and healed
+// from the other owners; a value is fetched from one of them. It returns at once.
 // Damage that nobody can heal is met again and again: a leaf is checked once a
 // minute at most.
 func (x *Exchanger) Suspect(partition uint16, leaf uint8) {
@@ -111,7 +112,8 @@ func (w *walk) due(now time.Time, holdings []holding) []leafID {
 
 // checkLeaf doubts a leaf that is not in order and has it healed, and one that is
 // doubted although it is in order by now: a write has taken the place of what was
-// damaged, and may lack what only that held.
+// damaged, and may lack what only that held. In one that is in order, it looks
+// after the values that its records keep outside.
 func (x *Exchanger) checkLeaf(ctx context.Context, id leafID) {
 	if ctx.Err() != nil {
 		return
@@ -124,6 +126,7 @@ func (x *Exchanger) checkLeaf(ctx context.Context, id leafID) {
 		x.post(func(in *inbox) { in.doubts = append(in.doubts, id) })
 		return
 	case err == nil:
+		x.checkValues(ctx, id)
 		return
 	case !errors.Is(err, ErrDamaged):
 		x.Log.Warn("a leaf could not be checked", where...)

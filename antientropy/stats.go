@@ -43,6 +43,9 @@ type CatchUp struct {
 type ScrubStats struct {
 	Leaves  uint64 // checked
 	Damaged uint64 // of these, not in order
+	// Values counts those read that records keep outside, ValuesLost those of them
+	// that were damaged or missing, and ValuesHealed those that were fetched anew.
+	Values, ValuesLost, ValuesHealed uint64
 }
 
 // counts collects the Stats.
@@ -101,6 +104,14 @@ func (c *counts) scrubbed(damaged bool) {
 	if damaged {
 		c.stats.Scrub.Damaged++
 	}
+}
+
+func (c *counts) values(checked, lost, healed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Scrub.Values += uint64(checked)
+	c.stats.Scrub.ValuesLost += uint64(lost)
+	c.stats.Scrub.ValuesHealed += uint64(healed)
 }
 
 // survey drops the pairs that are not shared any more and begins to count for

@@ -115,7 +115,9 @@ func (c *Core) openLedger() (err error) {
 func (c *Core) openReplica() (err error) {
 	c.admission = newAdmission(c)
 	c.replica, err = replica.New(replica.Config{
-		Self: c.id, Store: c.store, View: c.views.Current, Sync: c.opts.Sync, Standing: c.admission, Log: c.world.Log.Named("replica"),
+		Self: c.id, Store: c.store, View: c.views.Current, Sync: c.opts.Sync, Standing: c.admission,
+		Suspect: func(partition uint16, leaf uint8) { c.repairs.exchanger.Suspect(partition, leaf) },
+		Log:     c.world.Log.Named("replica"),
 	})
 	return err
 }

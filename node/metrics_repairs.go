@@ -118,6 +118,12 @@ var exchangeMetrics = []repairMetric{
 		func(s repairSample) uint64 { return s.exchanges.Scrub.Leaves }),
 	countOf("scrub_damaged_total", "Of these, the ones with damaged or lost records.",
 		func(s repairSample) uint64 { return s.exchanges.Scrub.Damaged }),
+	countOf("scrub_values_total", "Values outside of their records that were verified.",
+		func(s repairSample) uint64 { return s.exchanges.Scrub.Values }),
+	countOf("scrub_values_lost_total", "Of these, the ones that were damaged or missing.",
+		func(s repairSample) uint64 { return s.exchanges.Scrub.ValuesLost }),
+	countOf("scrub_values_healed_total", "Of these, the ones that were fetched from another owner.",
+		func(s repairSample) uint64 { return s.exchanges.Scrub.ValuesHealed }),
 	gaugeOf("antientropy_doubted_leaves", "Ranges with damaged or lost records that were not fetched from all other owners yet.",
 		func(s repairSample) float64 { return float64(s.standing.Doubted) }),
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // repairPorts is what the repairs need of the rest of the node. It implements
-// [antientropy.Local], [antientropy.Leaves], [antientropy.Ledger],
-// [hints.Places], [reap.Local] and [reap.Node].
+// [antientropy.Local], [antientropy.Leaves], [antientropy.Values],
+// [antientropy.Ledger], [hints.Places], [reap.Local] and [reap.Node].
 type repairPorts struct{ *Core }
 
 // Tree implements [antientropy.Local].
@@ -46,6 +46,16 @@ func (p repairPorts) CheckLeaf(partition uint16, leaf uint8) error {
 // RebuildLeaf implements [antientropy.Leaves].
 func (p repairPorts) RebuildLeaf(partition uint16, leaf uint8, done func(error)) error {
 	return p.store.RebuildLeaf(partition, leaf, done)
+}
+
+// CheckValues implements [antientropy.Values].
+func (p repairPorts) CheckValues(partition uint16, leaf uint8, lost func(kv.Key, kv.Version)) (checked int, err error) {
+	return p.store.CheckValues(partition, leaf, lost)
+}
+
+// PullValue implements [antientropy.Values].
+func (p repairPorts) PullValue(ctx context.Context, from kv.NodeID, key kv.Key, v kv.Version) error {
+	return p.client.PullValue(ctx, from, key, v)
 }
 
 // damaged says in the words of anti-entropy that a disk lost something.

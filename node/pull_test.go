@@ -111,7 +111,7 @@ func (m *menders) start(net *transport.Network, id kv.NodeID) *mender {
 		m.t.Fatal(err)
 	}
 	n.Replica, err = replica.New(replica.Config{
-		Self: id, Store: n.store, View: m.View, Sync: true, Standing: n.doubts, Log: zap.NewNop(),
+		Self: id, Store: n.store, View: m.View, Sync: true, Standing: n.doubts, Suspect: func(uint16, uint8) {}, Log: zap.NewNop(),
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -317,6 +317,54 @@ func TestPullMends(t *testing.T) {
 	}
 	if _, _, err := puller.client.PullLeaves(m.ctx, 1, 0, []uint8{key.Leaf()}); err == nil {
 		t.Error("all of a leaf that cannot be read is held")
+	}
+}
+
+// A value that the disk lost is fetched from another node that holds it.
+func TestPullValue(t *testing.T) {
+	m := newMenders(t, 3)
+	whole, broken := m.nodes[0], m.nodes[1]
+	key := numberedKeys(1)[0]
+	for _, at := range []*mender{whole, broken} {
+		m.put(at, key, 1, 10_000, 0)
+	}
+	held, _, err := whole.Holds(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.lose(broken)
+	lost := func() (dots []vclock.Dot) {
+		_, err := broken.store.CheckValues(0, key.Leaf(), func(_ kv.Key, v kv.Version) { dots = append(dots, v.Dot) })
+		if err != nil {
+			t.Error(err)
+		}
+		return dots
+	}
+	if got := lost(); len(got) != 1 {
+		t.Fatalf("lost are %v", got)
+	}
+	v := held.Live[0]
+	for _, id := range []kv.NodeID{2, 3} { // itself, and one that has nothing
+		if err := broken.client.PullValue(m.ctx, id, key, v); err == nil || len(lost()) != 1 {
+			t.Errorf("node %v gave it", id)
+		}
+	}
+	if err := broken.client.PullValue(m.ctx, 1, key, v); err != nil || len(lost()) != 0 {
+		t.Errorf("%v, lost are %v", err, lost())
+	}
+	m.same(whole, broken, key)
+}
+
+// lose removes all external values from a disk.
+func (m *menders) lose(at *mender) {
+	m.t.Helper()
+	var batch storage.Batch
+	err := at.engine.Scan([]byte{'v'}, []byte{'w'}, func(k, _ []byte) error {
+		batch.Delete(k)
+		return nil
+	})
+	if err := errors.Join(err, at.engine.Commit(&batch, true)); err != nil {
+		m.t.Fatal(err)
 	}
 }
 

@@ -70,7 +70,8 @@ func (c *Core) makeRepairs() {
 		Random: c.world.Random, Log: log.Named("standing"),
 	})
 	r.exchanger = antientropy.New(antientropy.Config{
-		Self: c.id, View: view, Local: ports, Leaves: ports, Doubts: doubtedLeaves{c}, Ledger: ports, Peers: c.client, Mover: c.client,
+		Self: c.id, View: view, Local: ports, Leaves: ports, Values: ports, Doubts: doubtedLeaves{c}, Ledger: ports,
+		Peers: c.client, Mover: c.client,
 		Pressure: c.pressed, Now: time.Now, Random: c.world.Random, Log: log.Named("antientropy"),
 		Every: o.Exchange, SecondLook: o.SecondLook, Scrub: o.Scrub,
 	})

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/node/storage/memory"
 )
 
@@ -357,55 +356,4 @@ func (w *world) strikeDisk(f Fault, m *machine) func() {
 		d.slow.Add(slow)
 		return func() { d.slow.Add(-min(slow, d.slow.Load())) }
 	}
-}
-
-// rot flips a bit on the disk: in the pages or the journal of the trees, or in a
-// record that another node holds in the same form. What nobody else has would be
-// lost, and a node's own facts are not looked after by others.
-func (w *world) rot(f Fault, m *machine) {
-	prefix, bit := []string{"t", "d", "r", "r"}[f.Seed%4], int(f.Seed>>16%(1<<16))
-	if f.Key != 0 {
-		prefix = "r"
-	}
-	if prefix != "r" {
-		m.disk.Flip(prefix, int(f.Seed>>8%8), bit)
-		return
-	}
-	own := w.records(m)
-	for i := range own {
-		n := (i + int(f.Seed>>8%8)) % len(own)
-		for _, o := range w.machines {
-			meant := f.Key == 0 || own[n].key == keyOf(f.Key-1)
-			if meant && o != m && slices.Contains(w.records(o), own[n]) && m.disk.Flip(prefix, n, bit) {
-				w.history.lossy(m.name, loss{owed: w.owed(m)})
-				return
-			}
-		}
-	}
-}
-
-// digested is a key with the digest of its record.
-type digested struct {
-	key    kv.Key
-	digest uint64
-}
-
-// records lists what a node holds of its own, in the order of its disk, up to
-// what is damaged already.
-func (w *world) records(m *machine) []digested {
-	if m.process == nil {
-		return nil
-	}
-	var out []digested
-	for p := range uint16(partitions) {
-		before := len(out)
-		err := m.process.Store().ScanPartition(p, func(k kv.Key, r kv.Record) error {
-			out = append(out, digested{k, kv.Digest(k, kv.AppendRecord(nil, r))})
-			return nil
-		})
-		if err != nil {
-			return out[:before]
-		}
-	}
-	return out
 }

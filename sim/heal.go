@@ -57,8 +57,9 @@ func (w *world) converge() {
 	w.converged = w.gate.now() - begun
 }
 
-// agreed reports whether all owners of every key hold the same bytes, nobody
-// holds anything for another, and every node is in good standing.
+// agreed reports whether all owners of every key hold the same bytes, the values
+// that they keep outside included, nobody holds anything for another, and every
+// node is in good standing.
 func (w *world) agreed() bool {
 	byKey, err := w.holdings()
 	if err != nil {
@@ -77,7 +78,7 @@ func (w *world) agreed() bool {
 			return false
 		}
 	}
-	return w.standing()
+	return w.standing() && !(w.valuesRot && slices.ContainsFunc(w.machines, func(m *machine) bool { return len(w.lostValues(m)) > 0 }))
 }
 
 // standing reports whether every node is in good standing.

@@ -30,6 +30,9 @@ func (w *world) judge() {
 	}
 	for _, m := range w.machines {
 		w.checkTrees(m)
+		for _, v := range w.lostValues(m) {
+			w.violatef("disk", "%s: value %v of %v cannot be read", m.name, v.Dot, v.slot.Key)
+		}
 	}
 	for k := range w.plan.Keys { // time passes in these, and with it goes what expires
 		if merged := mergeAll(byKey[w.key(k)], nil); !merged.Absent() {
@@ -151,6 +154,12 @@ func (w *world) within(write *record, r kv.Record) bool {
 		}
 	}
 	return w.liveIDs(write.Key, r).has(write.ID)
+}
+
+// lostValues are the values of a node's own records that its disk does not have
+// as they were.
+func (w *world) lostValues(m *machine) []value {
+	return slices.DeleteFunc(w.values(m), m.delivers)
 }
 
 // attempted notes the dots that a record remembers of each write.

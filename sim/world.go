@@ -218,6 +218,7 @@ type sightings struct {
 	given map[int]map[vclock.Dot]bool // by operation: the dots of its attempts
 
 	falseSiblings int
+	valuesRot     bool // some did
 }
 
 func (s *sightings) give(r *record, d vclock.Dot) {

@@ -24,6 +24,9 @@ type Merger interface {
 	Sync(ctx context.Context) error
 	// Parcels returns a page of what the node holds of keys, as of [Source].
 	Parcels(fence uint64, keys []kv.Key, standIn bool) (parcels []kv.Parcel, taken int, err error)
+	// MendValue stores an external value in place of what the disk has of it, and
+	// returns once it is durable.
+	MendValue(ctx context.Context, key kv.Key, v kv.Version, data []byte) error
 	// Room is how many keys the node would take at the moment.
 	Room() int
 }
@@ -335,6 +338,25 @@ func (p *leafPull) take(ctx context.Context, got page) error {
 	}
 	p.records += len(again)
 	return err
+}
+
+// PullValue fetches an external value that the node from holds, and stores it in
+// place of what this node's disk has of it.
+func (c *Client) PullValue(ctx context.Context, from kv.NodeID, key kv.Key, v kv.Version) error {
+	if from == c.self {
+		return errOwnPull
+	}
+	var data []byte
+	err := c.agreed(func(f coordinator.Fence) (err error) {
+		data, err = c.Value(ctx, from, coordinator.ValueRequest{
+			Fence: f, Key: key, Dot: v.Dot, Length: v.Value.Length, Checksum: v.Value.Checksum,
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.merger.MendValue(ctx, key, v, data)
 }
 
 // agreed makes a call under the view of the moment, until both sides know the

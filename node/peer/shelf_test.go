@@ -176,6 +176,13 @@ func (s *shelf) MergeParcels(ctx context.Context, fence uint64, parcels []kv.Par
 	return errs
 }
 
+func (s *shelf) MendValue(_ context.Context, key kv.Key, _ kv.Version, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records[key] = string(data)
+	return nil
+}
+
 func (s *shelf) Sync(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -122,21 +122,6 @@ func (r *Replica) leafAgrees(slot kv.Slot) bool {
 	return err == nil
 }
 
-// Value returns one external value.
-func (r *Replica) Value(req coordinator.ValueRequest) ([]byte, error) {
-	v, err := r.fenced(req.Fence.Digest)
-	if err != nil {
-		return nil, err
-	}
-	for _, slot := range slots(v, req.Key, req.StandIn) {
-		var b []byte
-		if b, err = r.store.Value(slot, req.Dot, req.Length, req.Checksum); err == nil {
-			return b, nil
-		}
-	}
-	return nil, told(err)
-}
-
 // Holds returns the record that this node keeps in the slot of the key and, by
 // owner, what it keeps for others, without a fence: for inspection.
 func (r *Replica) Holds(key kv.Key) (kv.Record, map[kv.NodeID]kv.Record, error) {

@@ -30,6 +30,7 @@ type Replica struct {
 	view     func() ring.View
 	sync     bool
 	standing Standing
+	suspect  func(partition uint16, leaf uint8)
 	log      *zap.Logger
 
 	numbers numbers
@@ -67,13 +68,16 @@ type Config struct {
 	// acknowledged.
 	Sync     bool
 	Standing Standing
-	Log      *zap.Logger
+	// Suspect has the records of a leaf checked soon, and the values that they
+	// keep outside: one could not be read. It returns at once.
+	Suspect func(partition uint16, leaf uint8)
+	Log     *zap.Logger
 }
 
 // New returns the replica of one node, with the reap numbers that its store
 // keeps.
 func New(c Config) (*Replica, error) {
-	r := &Replica{self: c.Self, store: c.Store, view: c.View, sync: c.Sync, standing: c.Standing, log: c.Log}
+	r := &Replica{self: c.Self, store: c.Store, view: c.View, sync: c.Sync, standing: c.Standing, suspect: c.Suspect, log: c.Log}
 	if err := r.numbers.load(c.Store); err != nil {
 		return nil, err
 	}

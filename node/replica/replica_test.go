@@ -34,6 +34,8 @@ type rig struct {
 	engine storage.Engine
 	view   ring.View
 	ledger *ledger
+	// suspects are the partitions and leaves that were to be checked.
+	suspects [][2]int
 	// asked is told of each look at the view, the first being 1, and may change it.
 	asked func(nth int)
 	looks int
@@ -60,7 +62,11 @@ func (r *rig) open(o storage.Options) {
 		r.tb.Fatal(err)
 	}
 	r.tb.Cleanup(func() { _ = store.Close() })
-	if r.Replica, err = New(Config{Self: self, Store: store, View: r.current, Sync: true, Standing: r.ledger, Log: zap.NewNop()}); err != nil {
+	r.Replica, err = New(Config{
+		Self: self, Store: store, View: r.current, Sync: true, Standing: r.ledger, Log: zap.NewNop(),
+		Suspect: func(partition uint16, leaf uint8) { r.suspects = append(r.suspects, [2]int{int(partition), int(leaf)}) },
+	})
+	if err != nil {
 		r.tb.Fatal(err)
 	}
 }

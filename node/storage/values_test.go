@@ -142,6 +142,72 @@ func TestSuppliedBlobRepairsADamagedValue(t *testing.T) {
 	}
 }
 
+// TestCheckValues finds what the disk lost of what records refer to, and nothing
+// else.
+func TestCheckValues(t *testing.T) {
+	disk, at, mint := memory.New(), slot("key"), minter()
+	engine := disk.Open()
+	s, err := storage.Open(engine, options(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	check := func(leaf uint8, want int, lost ...vclock.Dot) {
+		t.Helper()
+		var got []vclock.Dot
+		checked, err := s.CheckValues(at.Partition, leaf, func(k kv.Key, v kv.Version) {
+			if k != at.Key {
+				t.Errorf("a value of %v", k)
+			}
+			got = append(got, v.Dot)
+		})
+		if err != nil || checked != want || !slices.Equal(got, lost) {
+			t.Errorf("%d checked, lost are %v, %v; want %d and %v", checked, got, err, want, lost)
+		}
+	}
+	leaf := at.Key.Leaf()
+	check(leaf, 0)
+	for i := range 3 {
+		mustSubmit(t, s, at, true, put(mint, text(uint64(i), 300<<10), nothing))
+	}
+	mustSubmit(t, s, at, true, put(mint, []byte("inline"), nothing))
+	mustSubmit(t, s, hint(9, "key"), true, put(mint, text(9, 5000), nothing)) // is in nobody's leaf
+	live := mustGet(t, s, at).Live
+	check(leaf, 3)
+	check(leaf+1, 0)
+	disk.Flip("v", 0, 500)
+	disk.Flip("v", 5, 9999) // the second piece of the third
+	check(leaf, 3, live[0].Dot, live[2].Dot)
+	hide(t, engine, "v", 2)
+	check(leaf, 3, live[0].Dot, live[1].Dot, live[2].Dot)
+	for i, v := range live[:3] {
+		mustSubmit(t, s, at, true, func(old kv.Record, _ uint64) (storage.Change, error) {
+			return storage.Change{Record: old, Blobs: []kv.Blob{{Dot: v.Dot, Data: text(uint64(i), 300<<10)}}}, nil
+		})
+	}
+	check(leaf, 3)
+	disk.Flip("r", 0, 99) // a damaged record is repaired as a whole, and its values with it
+	check(leaf, 0)
+}
+
+// hide removes the n-th entry that begins with prefix, as a damaged block does.
+func hide(t *testing.T, e storage.Engine, prefix string, n int) {
+	t.Helper()
+	var batch storage.Batch
+	err := e.Scan([]byte(prefix), nil, func(key, _ []byte) error {
+		if n--; n == -1 {
+			batch.Delete(key)
+		}
+		return nil
+	})
+	if err == nil && batch.Len() == 1 {
+		err = e.Commit(&batch, true)
+	}
+	if err != nil || batch.Len() != 1 {
+		t.Fatal(batch.Len(), err)
+	}
+}
+
 // manySiblings makes a record of n siblings of 4 KiB each.
 func manySiblings(mint func() vclock.Actor, n int) apply {
 	return func(old kv.Record, boot uint64) (storage.Change, error) {

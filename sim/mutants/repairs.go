@@ -123,13 +123,19 @@ func repairs() []planted {
 			file: "node/replica/read.go",
 			old:  "	r.notice(slot, err)\n	return rec, err",
 			new:  "	if errors.Is(err, storage.ErrCorrupt) {\n		return kv.Record{}, nil\n	}\n	return rec, err",
-			and:  []edit{{"node/replica/read.go", "	return err == nil\n}\n\n// Value returns", "	return true\n}\n\n// Value returns"}},
+			and:  []edit{{"node/replica/read.go", "	return err == nil\n}\n\n// Holds returns", "	return true\n}\n\n// Holds returns"}},
 		},
 		{
 			name: "a damaged record stays", breaks: "what rots is mended from other owners",
 			file: "node/replica/merge.go",
 			old:  "		Mend: r.standing.Doubted(slot.Partition, p.Key.Leaf()),",
 			new:  "		Mend: false,",
+		},
+		{
+			name: "a lost value stays", breaks: "what rots is mended from other owners",
+			file: "antientropy/scrub.go",
+			old:  "		x.checkValues(ctx, id)\n",
+			new:  "",
 		},
 		{
 			name: "a leaf in order doubted for ever", breaks: "a leaf counts again once it was merged from all owners",
