@@ -103,6 +103,18 @@ func (p repairPorts) Standing(partition uint16) bool {
 	return p.admission.Registered() && p.ledger.Standing(partition, p.Owners(partition, kv.MaxN))
 }
 
+// Lives implements [reap.Node].
+func (p repairPorts) Lives() uint64 {
+	var ids []kv.NodeID
+	for _, l := range p.views.Current().Active() {
+		for _, m := range l.Members() {
+			ids = append(ids, m.ID)
+		}
+	}
+	slices.Sort(ids)
+	return p.ledger.Lives(slices.Compact(ids))
+}
+
 // Owners implements [hints.Places].
 func (p repairPorts) Owners(partition uint16, n int) []kv.NodeID {
 	var all []kv.NodeID

@@ -88,7 +88,7 @@ func (c *Core) makeRepairs() {
 	r.member = reap.NewMember(c.replica, ports, c.world.Now)
 	r.reaper = reap.New(reap.Config{
 		Rules: o.Reap, Self: c.id, Local: ports, Peers: reapPeers{c.client, c.id, r.member}, View: view,
-		Now: c.world.Now, Random: stream(c.world.Random), Log: log.Named("reap"), Every: o.ReapEvery,
+		Lives: ports.Lives, Now: c.world.Now, Random: stream(c.world.Random), Log: log.Named("reap"), Every: o.ReapEvery,
 	})
 }
 

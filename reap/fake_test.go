@@ -25,6 +25,8 @@ type host struct {
 	damaged  map[kv.Slot]bool
 	number   map[uint16]uint64
 	fallen   bool
+	lives    uint64
+	raised   func() // nil, or called once a number was
 	failing  error
 	clock    func() time.Time
 	member   *Member
@@ -35,6 +37,8 @@ type host struct {
 func (h *host) View() ring.View { return h.view }
 
 func (h *host) Standing(uint16) bool { return !h.fallen }
+
+func (h *host) Lives() uint64 { return h.lives }
 
 func (h *host) Step(_ context.Context, _ bool, fn func(Tx) error) error {
 	if h.failing != nil {
@@ -100,7 +104,12 @@ func (tx hostTx) HintTargets() []kv.NodeID {
 
 func (tx hostTx) Number(partition uint16) (uint64, error) { return tx.number[partition], nil }
 
-func (tx hostTx) Raise(partition uint16, to uint64) { tx.number[partition] = to }
+func (tx hostTx) Raise(partition uint16, to uint64) {
+	tx.number[partition] = to
+	if tx.raised != nil {
+		tx.raised()
+	}
+}
 
 // cluster carries what a reaper asks to its hosts, encoded as on the wire.
 type cluster struct {
@@ -166,7 +175,7 @@ func (c *cluster) call(
 func (c *cluster) reaper(partition uint16) (*Reaper, *host) {
 	h := c.hosts[c.hosts[0].view.Active()[0].Owners(ring.Partition(partition))[0]-1]
 	return New(Config{
-		Self: h.id, Local: h, Peers: c, View: h.View, Now: func() time.Time { return c.now },
+		Self: h.id, Local: h, Peers: c, View: h.View, Lives: h.Lives, Now: func() time.Time { return c.now },
 		Random: func() uint64 { return 0 }, Log: zap.NewNop(),
 	}), h
 }

@@ -37,14 +37,18 @@ type Store interface {
 	Step(ctx context.Context, sync bool, fn func(Tx) error) error
 }
 
-// Node is what a member knows of itself. Both methods are called within steps
-// and must not wait.
+// Node is what a member knows of itself and of the others. Its methods are called
+// within steps and must not wait.
 type Node interface {
 	// View returns the layouts that the node knows.
 	View() ring.View
 	// Standing reports whether the node is registered and has caught up with the
 	// partition, if it ever had to.
 	Standing(partition uint16) bool
+	// Lives returns a digest of how often each member is known to have started,
+	// this one included. What is told of a member's start is known before that one
+	// is told of reap numbers.
+	Lives() uint64
 }
 
 // Member answers reapers. It is safe for concurrent use.
@@ -67,10 +71,18 @@ func NewMember(store Store, node Node, now func() time.Time) *Member {
 //
 // Its number must be lower than the round's. An equal one may have been learnt
 // from another member, or given to another round: it confirms nothing.
+//
+// A member whose disk was lost since it confirmed knows the number again, or who
+// was to tell it refuses: what tells it the numbers has heard of its start before,
+// so either the number is raised by then, or the start is known once it is. That is
+// why the lives are compared after the number is raised.
 func (m *Member) Confirm(ctx context.Context, req Request) (Reply, error) {
 	return m.step(ctx, req, true, func(tx Tx, number uint64) Reply {
-		if number >= req.Number {
+		switch {
+		case number >= req.Number:
 			return Reply{Refusal: RefusedNumber, Number: number}
+		case m.restarted(req):
+			return Reply{Refusal: RefusedLives, Number: number}
 		}
 		reply := Reply{Number: number, Done: make([]bool, len(req.Items))}
 		for i, it := range req.Items {
@@ -80,9 +92,16 @@ func (m *Member) Confirm(ctx context.Context, req Request) (Reply, error) {
 			tx.Raise(req.Partition, req.Number)
 			reply.Number = req.Number
 		}
+		if m.restarted(req) {
+			return Reply{Refusal: RefusedLives, Number: reply.Number}
+		}
 		return reply
 	})
 }
+
+// restarted reports whether this member and the reaper, when it began the round,
+// differ in what they know of the starts of members.
+func (m *Member) restarted(req Request) bool { return m.node.Lives() != req.Lives }
 
 // Apply reaps the items, each as own record and as hints, where they still are
 // what all members confirmed. A member that did not confirm must not: it would

@@ -88,6 +88,18 @@ func TestConfirmSome(t *testing.T) {
 	}
 }
 
+// The start of a member that is heard of meanwhile may be one whose disk was lost:
+// it is told the number, or nothing was confirmed.
+func TestConfirmWhileAMemberStarts(t *testing.T) {
+	d := newDesk(t)
+	d.records[d.own] = deleted
+	d.raised = func() { d.lives++ }
+	got, err := d.member.Confirm(t.Context(), d.req)
+	if err != nil || got.Refusal != RefusedLives || got.Number != 7 || d.number[1] != 7 {
+		t.Errorf("%+v, %v, number %d", got, err, d.number[1])
+	}
+}
+
 func TestApply(t *testing.T) {
 	d := newDesk(t)
 	d.number[1] = 7
@@ -118,6 +130,7 @@ func TestRefusals(t *testing.T) {
 		{"a higher number", func(d *desk) { d.number[1] = 8 }, RefusedNumber, 0},
 		{"another view", func(d *desk) { d.req.View++ }, RefusedView, RefusedView},
 		{"not in good standing", func(d *desk) { d.fallen = true }, RefusedStanding, RefusedStanding},
+		{"another start of a member", func(d *desk) { d.lives++ }, RefusedLives, RefusedNumber},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDesk(t)

@@ -14,7 +14,7 @@ import (
 const MaxItems = 256
 
 const (
-	messageVersion = 1
+	messageVersion = 2
 	maxDrop        = 1 << 16 // dots of one item, far above what is written
 	leastItem      = 15      // bytes of the smallest item
 )
@@ -36,6 +36,7 @@ type Item struct {
 // raise its reap number to Number; then, to reap the items that all confirmed.
 type Request struct {
 	View      uint64 // the digest of the reaper's view
+	Lives     uint64 // of the members, as the reaper knew them when the round began: see [Node]
 	Partition uint16
 	Number    uint64 // of the round
 	Items     []Item // 1 to [MaxItems]
@@ -54,6 +55,9 @@ const (
 	// RefusedNumber: to confirm, the member's number would have to be lower; to
 	// reap, the member would have to have confirmed.
 	RefusedNumber
+	// RefusedLives: to confirm, the member would have to know of the same lives of
+	// all members. It may have raised its number all the same.
+	RefusedLives
 )
 
 // String says why, for logs.
@@ -67,6 +71,8 @@ func (f Refusal) String() string {
 		return "it has not caught up"
 	case RefusedNumber:
 		return "its reap number does not fit"
+	case RefusedLives:
+		return "it knows of other starts of members"
 	}
 	return fmt.Sprintf("refusal %d", uint8(f))
 }
@@ -85,6 +91,7 @@ type Reply struct {
 func (r Request) Append(dst []byte) []byte {
 	dst = append(dst, messageVersion)
 	dst = binary.BigEndian.AppendUint64(dst, r.View)
+	dst = binary.BigEndian.AppendUint64(dst, r.Lives)
 	dst = binary.BigEndian.AppendUint16(dst, r.Partition)
 	dst = binary.AppendUvarint(dst, r.Number)
 	dst = binary.AppendUvarint(dst, uint64(len(r.Items)))
@@ -98,7 +105,7 @@ func (r Request) Append(dst []byte) []byte {
 func DecodeRequest(b []byte) (Request, error) {
 	rd := wire.NewReader(b)
 	readVersion(rd)
-	r := Request{View: rd.Uint64(), Partition: rd.Uint16(), Number: rd.Uvarint()}
+	r := Request{View: rd.Uint64(), Lives: rd.Uint64(), Partition: rd.Uint16(), Number: rd.Uvarint()}
 	n := rd.Count(leastItem, MaxItems)
 	r.Items = make([]Item, 0, n)
 	for i := 0; i < n && rd.Err() == nil; i++ {
@@ -127,7 +134,7 @@ func DecodeReply(b []byte) (Reply, error) {
 	readVersion(rd)
 	r := Reply{Refusal: Refusal(rd.Byte()), Number: rd.Uvarint()}
 	n := rd.Count(1, MaxItems)
-	if r.Refusal > RefusedNumber || (r.Refusal == 0) != (n > 0) {
+	if r.Refusal > RefusedLives || (r.Refusal == 0) != (n > 0) {
 		rd.Fail(wire.ErrBadValue)
 	}
 	for range n {

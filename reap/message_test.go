@@ -44,7 +44,7 @@ func anyItem() *rapid.Generator[Item] {
 func TestRequestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := Request{
-			View: rapid.Uint64().Draw(t, "view"), Partition: rapid.Uint16().Draw(t, "partition"),
+			View: rapid.Uint64().Draw(t, "view"), Lives: rapid.Uint64().Draw(t, "lives"), Partition: rapid.Uint16().Draw(t, "partition"),
 			Number: rapid.Uint64Min(1).Draw(t, "number"), Items: rapid.SliceOfN(anyItem(), 1, 5).Draw(t, "items"),
 		}
 		got, err := DecodeRequest(r.Append(nil))
@@ -60,6 +60,7 @@ func TestReplyRoundTrip(t *testing.T) {
 		{Refusal: RefusedNumber, Number: 1 << 60},
 		{Refusal: RefusedView},
 		{Refusal: RefusedStanding},
+		{Refusal: RefusedLives, Number: 7},
 	} {
 		got, err := DecodeReply(r.Append(nil))
 		if err != nil || !reflect.DeepEqual(got, r) {
@@ -95,7 +96,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, r := range map[string]Reply{
 		"neither":          {},
 		"both":             {Refusal: RefusedView, Done: []bool{true}},
-		"unknown refusal":  {Refusal: RefusedNumber + 1},
+		"unknown refusal":  {Refusal: RefusedLives + 1},
 		"too many answers": {Done: make([]bool, MaxItems+1)},
 	} {
 		if got, err := DecodeReply(r.Append(nil)); err == nil {

@@ -44,6 +44,7 @@ type Config struct {
 	Local Local
 	Peers Peers
 	View  func() ring.View
+	Lives func() uint64 // that of [Node]
 	Now   func() time.Time
 	// Random spreads the cycles of nodes that started together. It is called by
 	// Run only.
@@ -351,7 +352,7 @@ func (p *pass) miss(id kv.NodeID) {
 
 // round carries out one round.
 func (p *pass) round(ctx context.Context, v ring.View, items []Item) ([]Item, error) {
-	rd := newRound(p.Self, v, p.partition, 1+max(p.Local.Number(p.partition), p.numbers[p.partition]), items)
+	rd := newRound(p.Self, v, p.Lives(), p.partition, 1+max(p.Local.Number(p.partition), p.numbers[p.partition]), items)
 	p.Rounds++
 	for to, more := rd.next(); more; to, more = rd.next() {
 		if err := p.confirm(ctx, to, rd); err != nil {

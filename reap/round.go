@@ -18,10 +18,11 @@ type round struct {
 	asked   int
 }
 
-// newRound returns the round of a reaper under the view.
-func newRound(self kv.NodeID, v ring.View, partition uint16, number uint64, items []Item) *round {
+// newRound returns the round of a reaper under the view, and with what it knows of
+// the lives of the members.
+func newRound(self kv.NodeID, v ring.View, lives uint64, partition uint16, number uint64, items []Item) *round {
 	return &round{
-		Request: Request{View: v.Digest(), Partition: partition, Number: number, Items: items},
+		Request: Request{View: v.Digest(), Lives: lives, Partition: partition, Number: number, Items: items},
 		members: members(self, v),
 	}
 }

@@ -415,7 +415,7 @@ func (n *modelNode) begin() {
 	if len(items) == 0 {
 		return
 	}
-	r := newRound(n.id, n.view, 0, 1+n.number, items)
+	r := newRound(n.id, n.view, 0, 0, 1+n.number, items)
 	if n.flaw == flawMissing {
 		r.members = r.members[:len(r.members)-1]
 	}
@@ -472,6 +472,8 @@ func (n *modelNode) applyEverywhere(r *round, confirmed map[kv.Key]kv.Record) {
 func (n *modelNode) View() ring.View { return n.view }
 
 func (n *modelNode) Standing(uint16) bool { return true }
+
+func (n *modelNode) Lives() uint64 { return 0 } // no disk is lost
 
 func (n *modelNode) Step(_ context.Context, sync bool, fn func(Tx) error) error {
 	return fn(&modelTx{modelNode: n, confirming: sync})

@@ -1,11 +1,14 @@
 package standing
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/ring"
@@ -166,6 +169,22 @@ func (l *Ledger) register(enough bool) error {
 // turn begins a new chapter of a life that is registered.
 func (l *Ledger) turn() error {
 	return l.updateHistory(func(h History) (History, error) { return h.settle().turn(), nil })
+}
+
+// Lives returns a digest of how often nodes are known to have started, this one
+// included: the same on nodes that have heard of the same starts.
+func (l *Ledger) Lives(ids []kv.NodeID) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	b := make([]byte, 0, 16*len(ids))
+	for _, id := range ids {
+		starts := l.starts(id)
+		if id == l.config.Self {
+			starts = l.history.Tip().Starts
+		}
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, uint64(id)), starts)
+	}
+	return xxhash.Sum64(b)
 }
 
 // heardOf returns how often a node is known to have started.

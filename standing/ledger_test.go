@@ -31,6 +31,27 @@ func TestAnnouncedIsRemembered(t *testing.T) {
 	told(History{Since: []Position{at(1, 21, 3), at(2, 22, 0)}}, Known{Stored: true, Remembered: at(1, 21, 3)})
 }
 
+// TestLives: nodes agree on the lives of all once each has heard of the others, and
+// not while one has not.
+func TestLives(t *testing.T) {
+	v, ids := viewOf(t, upTo(2)), []kv.NodeID{1, 2}
+	one, two := open(t, newDisk(), 1, v, 11, ""), open(t, newDisk(), 2, v, 21, "")
+	tell := func(from kv.NodeID, l, to *Ledger) {
+		t.Helper()
+		if _, err := to.Announced(Announcement{From: from, History: l.past()}); err != nil {
+			t.Error(err)
+		}
+	}
+	tell(1, one, two)
+	if one.Lives(ids) == two.Lives(ids) {
+		t.Error("one has not heard of two, and both know the same")
+	}
+	tell(2, two, one)
+	if one.Lives(ids) != two.Lives(ids) {
+		t.Error("both have heard of both, and know other lives")
+	}
+}
+
 func TestAnnouncedNeedsTheDisk(t *testing.T) {
 	d := newDisk()
 	l := open(t, d, 1, viewOf(t, upTo(2)), 11, "")

@@ -113,14 +113,15 @@ func (n *numbers) settle(partition uint16, to uint64, err error) {
 // parcels.
 func (r *Replica) Number(partition uint16) uint64 { return r.numbers.get(partition).known }
 
-// Numbers returns the reap numbers that are on the disk, by partition; those of
-// the others are zero.
+// Numbers returns the reap numbers that are known, by partition; those of the
+// others are zero. They are for a node that lost its own, and need not be on this
+// disk: it only refuses more by them.
 func (r *Replica) Numbers() map[uint16]uint64 {
 	r.numbers.mu.RLock()
 	defer r.numbers.mu.RUnlock()
 	all := make(map[uint16]uint64, len(r.numbers.of))
 	for p, n := range r.numbers.of {
-		all[p] = n.stored
+		all[p] = n.known
 	}
 	return all
 }

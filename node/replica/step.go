@@ -15,26 +15,17 @@ var _ reap.Store = (*Replica)(nil)
 // Step implements [reap.Store]: rounds of reaping read and change several
 // records and the reap number in one step of the store's serial order.
 func (r *Replica) Step(ctx context.Context, sync bool, fn func(reap.Tx) error) error {
-	var s step // touched by the store's one committing goroutine, until done
+	s := step{numbers: &r.numbers} // touched by the store's one committing goroutine, until done
 	done := make(chan error, 1)
 	err := r.store.SubmitStep(storage.Step{
 		Sync: sync,
 		Run: func(tx *storage.Tx) error {
 			s.Tx = tx
-			if err := fn(&s); err != nil {
-				return err
-			}
-			for _, to := range s.raised {
-				r.numbers.learn(to.partition, to.number)
-			}
-			s.ran = true
-			return nil
+			return fn(&s)
 		},
 		Done: func(err error) {
-			if s.ran {
-				for _, to := range s.raised {
-					r.numbers.settle(to.partition, to.number, err)
-				}
+			for _, to := range s.raised {
+				r.numbers.settle(to.partition, to.number, err)
 			}
 			done <- err
 		},
@@ -54,8 +45,8 @@ func (r *Replica) Step(ctx context.Context, sync bool, fn func(reap.Tx) error) e
 type step struct {
 	*storage.Tx
 
-	raised []raise
-	ran    bool
+	numbers *numbers
+	raised  []raise
 }
 
 type raise struct {
@@ -75,8 +66,10 @@ func (s *step) Number(partition uint16) (uint64, error) {
 	return decodeNumber(fact)
 }
 
-// Raise sets the reap number of a partition to a higher one.
+// Raise sets the reap number of a partition to a higher one. It is known at once,
+// so that whoever asks for it later is told.
 func (s *step) Raise(partition uint16, to uint64) {
 	s.SetFact(reapFact(partition), binary.AppendUvarint(nil, to))
+	s.numbers.learn(partition, to)
 	s.raised = append(s.raised, raise{partition, to})
 }
