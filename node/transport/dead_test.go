@@ -29,6 +29,43 @@ func TestADeadLinkIsNoticed(t *testing.T) {
 	(<-lanes).Close()
 }
 
+// Calls that nobody waits for do not gather while a node answers no handshake, and
+// go through again once it does.
+func TestCallsDoNotGatherBeforeASilentNode(t *testing.T) {
+	c := newCluster(t)
+	stopped, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.setAddr(2, stopped.Addr().String())
+	a := c.start(1, echoing, "127.0.0.1:0", func(o *transport.Options) {
+		o.HandshakeTimeout, o.RedialMin, o.RedialMax = 100*time.Millisecond, time.Millisecond, time.Millisecond
+	})
+	call := func() error {
+		done := make(chan error, 1)
+		a.Go(within(t, patience), 2, 1, nil, func(_ []byte, err error) { done <- err })
+		return <-done
+	}
+	if err := call(); !transport.NotRun(err) || !errors.Is(err, transport.ErrHandshake) {
+		t.Fatalf("the first call: %v", err)
+	}
+	const calls = 1000 // which are nothing, unless they wait
+	begun := time.Now()
+	for range calls {
+		if err := call(); !transport.NotRun(err) || !errors.Is(err, transport.ErrHandshake) {
+			t.Fatalf("a later call: %v", err)
+		}
+	}
+	if took := time.Since(begun); took > calls*10*time.Millisecond {
+		t.Errorf("%d calls took %v", calls, took)
+	}
+	if err := stopped.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.start(2, echoing, stopped.Addr().String(), nil)
+	eventually(t, func() bool { return call() == nil })
+}
+
 // A peer that is alive but takes no more bytes: what the kernel still took may
 // run, what it never took did not.
 func TestAStalledPeerIsGivenUp(t *testing.T) {

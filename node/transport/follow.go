@@ -24,7 +24,9 @@ type follower struct {
 }
 
 // Go implements [Transport]. While there is no link, the call waits for one in a
-// goroutine.
+// goroutine, unless nobody answered when one was last tried: calls to a node that
+// is stopped would gather while each attempt runs out of time, and then go on all
+// at once.
 func (t *TCP) Go(ctx context.Context, to kv.NodeID, m Method, body []byte, done func(reply []byte, err error)) {
 	t.count.calls.Add(1)
 	deadline, err := checkCall(ctx, to, body, t.opts.MaxBody)
@@ -47,6 +49,10 @@ func (t *TCP) Go(ctx context.Context, to kv.NodeID, m Method, body []byte, done 
 			done(nil, err)
 			return
 		}
+	}
+	if err := p.silent(); err != nil { //nolint:contextcheck // an attempt outlives the call that starts it
+		done(nil, err)
+		return
 	}
 	body = bytes.Clone(body)
 	if !t.start(func() { done(t.callPeer(ctx, p, deadline, m, body)) }) {

@@ -100,7 +100,32 @@ func (p *peer) run(a *attempt, addr string) {
 		return
 	}
 	p.t.log.Info("connected", zap.Stringer("node", p.id), zap.String("name", k.remote.Name), zap.String("addr", addr))
-	p.t.ended(k, k.own())
+	cause := k.own()
+	if errors.Is(cause, errSilent) || errors.Is(cause, errStalled) {
+		p.mu.Lock()
+		p.redial = fellSilent(time.Now(), addr, cause)
+		p.mu.Unlock()
+	}
+	p.t.ended(k, cause)
+}
+
+// silent returns why no call should wait for a link: at the last attempt, nobody
+// answered. It has the next attempt made when that is due.
+func (p *peer) silent() error {
+	addr, ok := p.t.opts.Resolve(p.id)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	why := p.redial.silent(addr)
+	p.mu.Unlock()
+	if why == nil {
+		return nil
+	}
+	if _, err := p.join(redial.veto); err != nil {
+		why = err
+	}
+	return notRun(p.id, why)
 }
 
 func (p *peer) settle(a *attempt, addr string, k *link, err error) {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 )
@@ -56,6 +57,21 @@ func (r redial) fresh(now time.Time, addr string) error {
 		return nil
 	}
 	return r.err
+}
+
+// silent returns the last error if nobody answered at addr: the next attempt takes
+// long to tell.
+func (r redial) silent(addr string) error {
+	if r.err == nil || r.addr != addr || answered(r.err) {
+		return nil
+	}
+	return r.err
+}
+
+// fellSilent is the state after a link to addr has ended because nothing was heard
+// any more. The next attempt may be made at once.
+func fellSilent(now time.Time, addr string, cause error) redial {
+	return redial{err: fmt.Errorf("%w: %w", ErrUnreachable, cause), addr: addr, failed: now}
 }
 
 // answered reports whether an attempt failed because somebody said so, not

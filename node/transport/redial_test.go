@@ -40,6 +40,27 @@ func TestRedialDoublesUpToItsBound(t *testing.T) {
 	}
 }
 
+// Nobody waits for a node that did not answer; an attempt is made all the same.
+func TestRedialSilent(t *testing.T) {
+	var r redial
+	if r.silent("addr") != nil {
+		t.Error("nothing has failed yet")
+	}
+	for err, silent := range map[error]bool{
+		ErrUnreachable: true, &HandshakeError{Reason: ReasonTimeout}: true,
+		ErrRefused: false, &HandshakeError{Reason: ReasonCluster}: false,
+	} {
+		r := r.after(now, "addr", err, 0, least, most)
+		if got := r.silent("addr"); (got != nil) != silent || r.silent("elsewhere") != nil {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+	r = fellSilent(now, "addr", errSilent)
+	if !errors.Is(r.silent("addr"), errSilent) || r.veto(now, "addr") != nil {
+		t.Errorf("after a link fell silent: %v, veto %v", r.silent("addr"), r.veto(now, "addr"))
+	}
+}
+
 func TestRedialVeto(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r redial
