@@ -44,8 +44,8 @@ type record struct {
 	writeID kv.WriteID
 	acked   []string
 	standIn map[string]string // of the nodes that acknowledged it, those that did for an owner, with it
-	unsound bool // a node that acknowledged it lost part of its disk since, and does not know
-	lost    bool // all of them lost part of theirs
+	unsound bool              // a node that acknowledged it lost part of its disk since, and does not know
+	lost    bool              // all of them lost part of theirs
 }
 
 // applied reports whether the write may have been applied by now.

@@ -130,7 +130,8 @@ func (s *stage) lost() {
 	s.fault(0, swap, missing, behind, away)
 	s.fault(loss, back, kind, victim, away).Key = 1 + s.key
 	s.fault(swap, end, Isolate, away, behind)
-	for at := max(swap, back) + s.between(time.Millisecond, 100*time.Millisecond); at < end; at += s.between(100*time.Millisecond, 500*time.Millisecond) {
+	at := max(swap, back) + s.between(time.Millisecond, 100*time.Millisecond)
+	for ; at < end; at += s.between(100*time.Millisecond, 500*time.Millisecond) {
 		read := s.op(at, Read, []int{victim, behind}[s.rng.IntN(2)], 2)
 		read.Context, read.Timeout = NoContext, s.between(50*time.Millisecond, 500*time.Millisecond)|1
 	}
@@ -174,20 +175,33 @@ func (s *stage) update(at time.Duration, node int) {
 }
 
 // overtaken has the others hear late of the first write, of the member that is
-// asked last, and perhaps that one of the second; perhaps another loses its disk.
+// asked last, and perhaps that one of the second and of the round. Or only the
+// first write comes late, and one of those that wait for it loses its disk, before
+// the last was asked or after it, and perhaps comes back without a word of the
+// reaper.
 func (s *stage) overtaken(reaper int, others []int) {
-	const end = 6 * time.Second
 	last, rest := others[len(others)-1], others[:len(others)-1]
+	wipes := !s.rots && s.flip()
+	end, hears := 6*time.Second, 6*time.Second
+	if wipes {
+		hears = 250 * time.Millisecond
+	}
 	s.update(10*time.Millisecond, last)
 	s.update(s.between(20*time.Millisecond, 100*time.Millisecond), reaper)
 	for _, to := range rest {
-		s.fault(0, end, Lag, last, to).Size = (3 + s.rng.Float64()) / 4
+		s.fault(0, hears, Lag, last, to).Size = (3 + s.rng.Float64()) / 4
 	}
 	if s.rng.IntN(4) > 0 {
 		s.fault(0, end, Lag, reaper, last).Size = (1 + s.rng.Float64()) / 3 // up to one to two seconds
 	}
-	if at := s.between(300*time.Millisecond, 2*time.Second); !s.rots && s.flip() {
-		s.fault(at, at+s.between(time.Millisecond, 100*time.Millisecond), Wipe, rest[s.rng.IntN(len(rest))], reaper)
+	if !wipes {
+		return
+	}
+	victim, at := rest[s.rng.IntN(len(rest))], s.between(300*time.Millisecond, 1500*time.Millisecond)
+	back := at + s.between(time.Millisecond, 100*time.Millisecond)
+	s.fault(at, back, Wipe, victim, reaper)
+	if s.flip() {
+		s.fault(at, back+s.between(100*time.Millisecond, time.Second), Cut, victim, reaper)
 	}
 }
 

@@ -103,8 +103,14 @@ func repairs() []planted {
 		{
 			name: "a learnt number confirms", breaks: "only a number raised by the confirmation refuses what was read before",
 			file: "reap/member.go",
-			old:  "		if number >= req.Number {",
-			new:  "		if number > req.Number {",
+			old:  "		case number >= req.Number:",
+			new:  "		case number > req.Number:",
+		},
+		{
+			name: "an emptied member has confirmed", breaks: "who loses its disk during a round knows of it, or the round fails",
+			file: "reap/member.go",
+			old:  "bool { return m.node.Lives() != req.Lives }",
+			new:  "bool { return false && m.node.Lives() != req.Lives }",
 		},
 		{
 			name: "an expired value shown", breaks: "what has expired is not shown",
