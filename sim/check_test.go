@@ -144,6 +144,20 @@ func TestCheckFinalSees(t *testing.T) {
 			nil,
 			[]string{"causal", "resurrection"},
 		},
+		{
+			"a value on a disk that was set back unnoticed",
+			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Write, outcome: OK, must: []int{0}}},
+			[]int{0, 1},
+			func(h *history) { h.lossy("n2", loss{silent: true}) },
+			nil,
+		},
+		{
+			"a value on a disk that was set back",
+			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Write, outcome: OK, must: []int{0}}},
+			[]int{0, 1},
+			func(h *history) { h.lossy("n2", loss{}) },
+			[]string{"causal", "resurrection"},
+		},
 		{"a replaced tombstone", []told{
 			{id: 0, kind: Write, outcome: OK},
 			{id: 1, kind: Delete, outcome: OK, must: []int{0}},

@@ -107,6 +107,18 @@ func (h *history) judgeLosses(r *record) {
 	r.lost = !slices.ContainsFunc(r.acked, func(node string) bool { return !hit(node, false) && !h.passedOn(r, node) })
 }
 
+// setBackSince reports whether a disk was set back after r began and nobody who is
+// left knows. What r replaced may be on it, and all that tells of that folded or
+// reaped meanwhile.
+func (h *history) setBackSince(r *record) bool {
+	for _, losses := range h.losses {
+		if slices.ContainsFunc(losses, func(l loss) bool { return l.silent && l.at > r.begin }) {
+			return true
+		}
+	}
+	return false
+}
+
 // passedOn reports whether a stand-in had given the write to its owner when that
 // one lost it: it keeps it no longer than until then.
 func (h *history) passedOn(r *record, node string) bool {

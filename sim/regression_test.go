@@ -34,12 +34,14 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		seed uint64
-		why  string
+		seed   uint64
+		scenes []Scene
+		why    string
 	}{
-		{1105, "sim: a stand-in passed a write on to its only owner, which was wiped"},
+		{1105, nil, "sim: a stand-in passed a write on to its only owner, which was wiped"},
+		{20047, []Scene{Folded}, "sim: three disks were set back, one of them unnoticed, and a clock had been folded"},
 	} {
-		if r := Run(t, tt.seed, Config{}); r.Failed() {
+		if r := Run(t, tt.seed, Config{Scenes: tt.scenes}); r.Failed() {
 			t.Errorf("%s\n%s", tt.why, Explain(t, r))
 		}
 	}
