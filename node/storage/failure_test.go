@@ -148,6 +148,25 @@ func TestWatermarkRefusesWritesAndTakesThemAgain(t *testing.T) {
 	}
 }
 
+// That there is room again is seen without a write: those that would hand over
+// what they keep ask for it first.
+func TestRoomIsSeenWithoutAWrite(t *testing.T) {
+	free, now := uint64(1000), int64(0)
+	o := options(1)
+	o.Free, o.LowWater, o.HighWater = func() (uint64, error) { return free, nil }, 100, 200
+	o.Now = func() time.Time { return time.UnixMilli(now) }
+	s := open(t, memory.New(), o)
+	for _, step := range []struct {
+		free uint64
+		full bool
+	}{{99, true}, {199, true}, {200, false}} {
+		free, now = step.free, now+1000
+		if st := s.Stats(); (st.State == storage.StateFull) != step.full || st.Free != step.free {
+			t.Errorf("with %d free: %v, %d free", step.free, st.State, st.Free)
+		}
+	}
+}
+
 func TestOpenOnAFullDisk(t *testing.T) {
 	o := options(1)
 	o.Free, o.LowWater = func() (uint64, error) { return 10, nil }, 100

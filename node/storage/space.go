@@ -121,8 +121,12 @@ func (w *watermark) look() {
 	w.gauge = w.gauge.read(free)
 }
 
-// state returns what was found last.
+// state returns how it stands. It looks where that is due: whoever waits with
+// its writes for space to be freed would otherwise wait for a write.
 func (w *watermark) state() gauge {
+	if w.ask != nil && w.due() {
+		w.look()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.gauge
