@@ -1,11 +1,10 @@
 package replica
 
 import (
-	"cmp"
 	"errors"
-	"strings"
 
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/merkle"
 	"github.com/starling-kv/starling/node/storage"
 )
 
@@ -61,10 +60,15 @@ func (r *Replica) LeafParcels(fence uint64, to kv.NodeID, partition uint16, leav
 		return nil, false, false, err
 	}
 	reap, size := r.numbers.stored(partition), 0
-	for i, leaf := range leaves {
-		err := r.store.ScanLeaf(partition, leaf, func(key kv.Key, rec kv.Record, _ uint64) error {
+	var asked [merkle.Leaves]bool
+	for _, leaf := range leaves {
+		asked[leaf] = true
+	}
+	for len(leaves) > 0 {
+		run := leaves[:r.adjoining(partition, leaves)]
+		err := r.store.ScanLeaves(partition, run[0], run[len(run)-1], after, func(key kv.Key, rec kv.Record, _ uint64) error {
 			switch {
-			case i == 0 && after != kv.Key{} && compareStored(key, after) <= 0, !owns(v, key, rec.NMax, to):
+			case !asked[key.Leaf()], !owns(v, key, rec.NMax, to):
 				return nil
 			case size >= pageBytes:
 				return errPageFull
@@ -74,20 +78,41 @@ func (r *Replica) LeafParcels(fence uint64, to kv.NodeID, partition uint16, leav
 			size += parcelSize(p)
 			return nil
 		})
+		if errors.Is(err, storage.ErrCorrupt) {
+			r.doubtDamaged(partition, run)
+			damaged = true
+		}
 		switch {
 		case errors.Is(err, errPageFull):
 			return parcels, true, damaged, nil
-		case errors.Is(err, storage.ErrCorrupt):
-			r.standing.Doubt(partition, leaf)
-			damaged = true
-		case err != nil:
+		case err != nil && !errors.Is(err, storage.ErrCorrupt):
 			return nil, false, false, told(err)
 		}
+		leaves, after = leaves[len(run):], kv.Key{}
 	}
 	return parcels, false, damaged, nil
 }
 
-// compareStored orders keys as the store scans them.
-func compareStored(a, b kv.Key) int {
-	return cmp.Or(cmp.Compare(len(a.Bucket), len(b.Bucket)), strings.Compare(a.Bucket, b.Bucket), strings.Compare(a.Name, b.Name))
+// adjoining returns how many of the first leaves one scan reads without meeting
+// records of others: between them there are none.
+func (r *Replica) adjoining(partition uint16, leaves []uint8) int {
+	n := 1
+	for ; n < len(leaves); n++ {
+		for leaf := leaves[n-1] + 1; leaf < leaves[n]; leaf++ {
+			if !r.store.LeafEmpty(partition, leaf) {
+				return n
+			}
+		}
+	}
+	return n
+}
+
+// doubtDamaged makes those of the leaves doubted that hold damaged records.
+func (r *Replica) doubtDamaged(partition uint16, leaves []uint8) {
+	for _, leaf := range leaves {
+		err := r.store.ScanLeaf(partition, leaf, func(kv.Key, kv.Record, uint64) error { return nil })
+		if errors.Is(err, storage.ErrCorrupt) {
+			r.standing.Doubt(partition, leaf)
+		}
+	}
 }

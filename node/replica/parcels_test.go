@@ -2,10 +2,12 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/starling-kv/starling/coordinator"
@@ -39,6 +41,11 @@ func byLeaf(a, b kv.Key) int {
 		return d
 	}
 	return compareStored(a, b)
+}
+
+// compareStored orders keys of a leaf as the store scans them.
+func compareStored(a, b kv.Key) int {
+	return cmp.Or(cmp.Compare(len(a.Bucket), len(b.Bucket)), strings.Compare(a.Bucket, b.Bucket), strings.Compare(a.Name, b.Name))
 }
 
 func allLeaves() []uint8 {
@@ -134,6 +141,29 @@ func TestPagesOfLeaves(t *testing.T) {
 	page, more, damaged, err := r.LeafParcels(r.view.Digest(), 2, r.partition(), []uint8{only}, kv.Key{})
 	if err != nil || more || damaged || slices.ContainsFunc(page, func(p kv.Parcel) bool { return p.Key.Leaf() != only }) || len(page) == 0 {
 		t.Errorf("%d records of one leaf, more %v, damaged %v, %v", len(page), more, damaged, err)
+	}
+}
+
+// Of leaves that are read together, those are told that were asked for, and
+// those are doubted that hold damage, also where the page ends after it.
+func TestRunsOfLeaves(t *testing.T) {
+	r := newRig(t, storage.Options{})
+	keys := r.fill(60, 100, 3)
+	some := []uint8{keys[0].Leaf(), keys[2].Leaf(), keys[3].Leaf(), keys[9].Leaf()}
+	page, more, damaged, err := r.LeafParcels(r.view.Digest(), 2, r.partition(), slices.Compact(some), kv.Key{})
+	want := slices.DeleteFunc(slices.Clone(keys), func(k kv.Key) bool { return !slices.Contains(some, k.Leaf()) })
+	if err != nil || more || damaged || !slices.Equal(keysOf(page), want) {
+		t.Errorf("%v, more %v, damaged %v, %v; want %v", keysOf(page), more, damaged, err, want)
+	}
+	r.rot(keys[4], false)
+	page, _, damaged, err = r.LeafParcels(r.view.Digest(), 2, r.partition(), allLeaves(), kv.Key{})
+	if err != nil || !damaged || len(page) != len(keys)-1 {
+		t.Errorf("%d records of %d, damaged %v, %v", len(page), len(keys), damaged, err)
+	}
+	for leaf := range 256 {
+		if r.ledger.Doubted(r.partition(), uint8(leaf)) != (uint8(leaf) == keys[4].Leaf()) {
+			t.Errorf("leaf %d is doubted, or the one of %v is not", leaf, keys[4])
+		}
 	}
 }
 

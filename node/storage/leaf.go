@@ -35,7 +35,8 @@ func (s *Store) ScanLeaf(partition uint16, leaf uint8, fn func(key kv.Key, r kv.
 
 // ScanLeaves does so with the leaves from first to last, whose records are
 // contiguous, from the record that comes after a key of theirs; from their first
-// one if that is zero.
+// one if that is zero. If damaged records were left out before fn failed, the
+// error matches [ErrCorrupt] as well as fn's.
 func (s *Store) ScanLeaves(
 	partition uint16, first, last uint8, after kv.Key, fn func(key kv.Key, r kv.Record, digest uint64) error,
 ) error {
@@ -47,9 +48,13 @@ func (s *Store) ScanLeaves(
 		}
 		from = append(slotAddress(kv.Slot{Partition: partition, Key: after}).bytes(), 0)
 	}
-	return scan(s, from, to, decodeDigested, func(at address, r digested) error {
+	d, err := scanReadable(s, from, to, decodeDigested, func(at address, r digested) error {
 		return fn(at.slot.Key, r.record, r.digest(at.slot.Key))
 	})
+	if d.entries == 0 {
+		return err
+	}
+	return errors.Join(err, d.err())
 }
 
 // LeafEmpty reports whether the trees have no record in a leaf, without a look

@@ -111,6 +111,25 @@ func TestScanLeaves(t *testing.T) {
 	wantError(t, "after no key", s.ScanLeaves(3, 0, 255, kv.Key{Name: "x"}, nil), storage.ErrBadKey)
 }
 
+// Damage is told of also where the one who reads has enough.
+func TestScanTellsOfDamageBeforeItsEnd(t *testing.T) {
+	disk, mint := memory.New(), minter()
+	s := open(t, disk, options(1))
+	for i := range 100 {
+		mustSubmit(t, s, slot(strconv.Itoa(i)), true, put(mint, []byte("x"), all))
+	}
+	disk.Flip("r", 3, 99)
+	seen := 0
+	err := s.ScanLeaves(3, 0, 255, kv.Key{}, func(kv.Key, kv.Record, uint64) error {
+		if seen++; seen == 50 {
+			return errEnough
+		}
+		return nil
+	})
+	wantError(t, "scan", err, storage.ErrCorrupt)
+	wantError(t, "scan", err, errEnough)
+}
+
 var errEnough = errors.New("enough")
 
 func TestStepIsOne(t *testing.T) {

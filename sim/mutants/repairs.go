@@ -60,8 +60,8 @@ func repairs() []planted {
 		{
 			name: "some leaves not told", breaks: "catching up brings all records",
 			file: "node/replica/parcels.go",
-			old:  "		err := r.store.ScanLeaf(partition, leaf, func(",
-			new:  "		if leaf%4 == 3 {\n			continue\n		}\n		err := r.store.ScanLeaf(partition, leaf, func(",
+			old:  "			case !asked[key.Leaf()], !owns(v, key, rec.NMax, to):",
+			new:  "			case key.Leaf()%4 == 3, !owns(v, key, rec.NMax, to):",
 		},
 		{
 			name: "reaped by half of the members", breaks: "only what all members hold alike, or nothing of, is reaped",
