@@ -152,7 +152,10 @@ func (m *memoryTrial) fill(ctx context.Context) error {
 			m.mu.Unlock()
 		}
 	})
-	return errors.Join(err, errors.Join(looks...), m.look(ctx, "loaded", m.Keys))
+	if err := errors.Join(err, errors.Join(looks...)); err != nil {
+		return err
+	}
+	return m.look(ctx, "loaded", m.Keys)
 }
 
 // watchMemory keeps the most that it sees until ctx ends.
