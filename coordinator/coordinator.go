@@ -112,6 +112,18 @@ func (c *Coordinator) recycle(t *time.Timer) {
 	c.timers.Put(t)
 }
 
+// sleep waits for d. Its error is that of ctx, if that ends before.
+func (c *Coordinator) sleep(ctx context.Context, d time.Duration) error {
+	timer := c.timer(d)
+	defer c.recycle(timer)
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // within bounds a request by its timeout and by the life of the coordinator.
 func (c *Coordinator) within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -235,6 +236,47 @@ func TestFailuresAreNotFast(t *testing.T) {
 			t.Errorf("the order of the next read is %v, the refusing node is %v", order, owners[1].id)
 		}
 	})
+}
+
+// The disks of all owners stall at one moment: a write has the time to try again,
+// and one without time says what holds it up.
+func TestAllOwnersBusy(t *testing.T) {
+	busy := trouble{door: &kv.Error{Code: kv.CodeOverloaded, Outcome: kv.NotApplied, Message: "too many updates are waiting"}}
+	for _, tt := range []struct {
+		name    string
+		trouble trouble
+		timeout time.Duration
+		heals   bool
+	}{
+		{"full queues", busy, 5 * time.Second, true},
+		{"slow disks", trouble{queue: time.Minute}, 5 * time.Second, true},
+		{"no time", busy, 300 * time.Millisecond, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lives(t, 3, func(w *world) {
+				owners := w.owners(key)
+				for _, o := range owners {
+					o.set(tt.trouble)
+				}
+				var healed sync.WaitGroup
+				healed.Go(func() {
+					w.sleep(700 * time.Millisecond)
+					for _, o := range owners {
+						o.set(trouble{})
+					}
+				})
+				_, err := owners[0].Put(w.t.Context(), text("v").with(Options{Timeout: tt.timeout}))
+				healed.Wait()
+				e, _ := errors.AsType[*kv.Error](err)
+				switch {
+				case tt.heals && err != nil:
+					t.Errorf("%v", err)
+				case !tt.heals && (e == nil || e.Code != kv.CodeOverloaded || e.Outcome != kv.NotApplied):
+					t.Errorf("%v, want a refusal as busy", err)
+				}
+			})
+		})
+	}
 }
 
 func TestCloseEndsRequests(t *testing.T) {
