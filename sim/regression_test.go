@@ -38,6 +38,7 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		scenes []Scene
 		why    string
 	}{
+		{7000439, nil, "standing: a member that had just been emptied vouched for another one"},
 		{1105, nil, "sim: a stand-in passed a write on to its only owner, which was wiped"},
 		{20047, []Scene{Folded}, "sim: three disks were set back, one of them unnoticed, and a clock had been folded"},
 	} {

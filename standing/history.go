@@ -70,6 +70,9 @@ func (h History) Contains(p Position) bool {
 		slices.ContainsFunc(h.Since, func(s Position) bool { return s.Life == p.Life && s.Chapter >= p.Chapter })
 }
 
+// Settled reports whether p is a position up to which the past is sure.
+func (h History) Settled(p Position) bool { return p != (Position{}) && p.compare(h.Sure) <= 0 }
+
 // begin returns the history with a new life.
 func (h History) begin(l Life) History { return h.with(Position{Life: l}) }
 

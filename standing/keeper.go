@@ -3,6 +3,7 @@ package standing
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,11 +79,14 @@ type Keeper struct {
 
 // member is what the keeper knows of another node.
 type member struct {
-	stored   Position // what it said it stored
-	by       Life     // in which of its lives
-	calling  bool
-	failures int // in a row
-	next     time.Time
+	stored Position // what it said it stored
+	by     Life     // in which of its lives
+	// remembers says that it knew of a position that is surely past, or was lost.
+	// Who did not has never heard of this node, or its own disk was emptied since.
+	remembers bool
+	calling   bool
+	failures  int // in a row
+	next      time.Time
 }
 
 type answer struct {
@@ -164,7 +168,8 @@ func (k *Keeper) review(now time.Time) {
 	}
 	life, was := k.Ledger.Life(), k.Ledger.Registered()
 	stored := func(id kv.NodeID) bool { return k.members[id].stored.Life == life }
-	is := Registered(view, k.Ledger.config.Self, stored)
+	vouched := func(id kv.NodeID) bool { return stored(id) && k.members[id].remembers }
+	is := Registered(view, k.Ledger.config.Self, vouched) || len(view.Active()) > 0 && !slices.ContainsFunc(k.ids, not(stored))
 	if !is && k.Patience > 0 && now.Sub(k.began) >= k.Patience && Most(view, k.Ledger.config.Self, stored) {
 		is = true
 		if !was {
@@ -180,6 +185,10 @@ func (k *Keeper) review(now time.Time) {
 		k.turned, k.acknowledged = now, k.Acknowledged()
 		k.report(k.Ledger.turn())
 	}
+}
+
+func not(is func(kv.NodeID) bool) func(kv.NodeID) bool {
+	return func(id kv.NodeID) bool { return !is(id) }
 }
 
 // join makes ids, in ascending order, the members.
@@ -242,8 +251,10 @@ func (k *Keeper) take(a answer) {
 	case a.err == nil && a.known.Stored:
 		m.failures, m.next = 0, time.Time{}
 		m.stored, m.by = a.told.Tip(), a.known.By
+		m.remembers = m.remembers || a.told.Settled(a.known.Remembered)
 		return
 	case a.err == nil && !k.Ledger.past().Contains(a.known.Remembered):
+		m.remembers = true
 		k.fall(a)
 	}
 	m.next = time.Now().Add(k.pause(a.from, m.failures))

@@ -484,6 +484,28 @@ func TestAMemberThatForgot(t *testing.T) {
 	})
 }
 
+// TestAWitnessThatForgot: a member that was emptied itself, and has not heard of a
+// node since, cannot say that the node's disk is as it was, though it is the
+// witness. The other member can.
+func TestAWitnessThatForgot(t *testing.T) {
+	bubble(t, 3, func(c *cluster) {
+		c.kill(1, 2)
+		c.nodes[1].disk, c.nodes[2].disk = newDisk(), newDisk()
+		c.start(2)
+		time.Sleep(soon) // it falls, and registers with 3
+		c.setCut(true, [2]kv.NodeID{1, 3})
+		c.start(1)
+		time.Sleep(time.Minute)
+		c.registered(2, 3)
+		c.setCut(false, [2]kv.NodeID{1, 3})
+		time.Sleep(2 * soon)
+		c.registered(1, 2, 3)
+		if s := c.nodes[1].up.Load().Stats(); s.Cause != CauseSetBack {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // TestChapters begin while something is acknowledged, and not otherwise.
 func TestChapters(t *testing.T) {
 	bubble(t, 3, func(c *cluster) {

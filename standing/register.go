@@ -9,7 +9,8 @@ import (
 
 // Registered reports whether enough members have stored the present life of
 // self, in each of the active layouts of v; never if there is none. stored says
-// which members have.
+// which members have, and remembered an earlier one: a member that was emptied
+// itself, or is new, cannot tell a node that was set back from a new one.
 //
 // Enough are more than half of the members other than self. Any two such sets
 // have a member in common, so whoever was enough for a life that registered has
