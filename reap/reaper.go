@@ -57,7 +57,7 @@ type Config struct {
 	// due and nothing that was there has become so, whatever was written since:
 	// that is seldom due soon. Default a sixteenth of After, 10 min at most.
 	Rescan time.Duration
-	// Rate is how many records are looked at in a second at most. Default 20,000.
+	// Rate is how many records are looked at in a second at most. Default 5,000.
 	Rate int
 	// Timeout bounds one call. Default 5 s.
 	Timeout time.Duration
@@ -127,7 +127,7 @@ func New(cfg Config) *Reaper {
 	cfg.Rules = cfg.withDefaults()
 	setDefault(&cfg.Every, time.Minute)
 	setDefault(&cfg.Rescan, min(cfg.After/16, 10*time.Minute))
-	setDefault(&cfg.Rate, 20_000)
+	setDefault(&cfg.Rate, 5_000)
 	setDefault(&cfg.Timeout, 5*time.Second)
 	return &Reaper{
 		Config: cfg, turn: make(chan struct{}, 1), scanned: make(map[uint16]scan), numbers: make(map[uint16]uint64),
