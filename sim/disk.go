@@ -1,9 +1,7 @@
 package sim
 
 import (
-	"bytes"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,16 +71,13 @@ func (d *disk) readTime(key []byte) time.Duration {
 // each tenth of a second. A read takes as long as from the disk: whether it was
 // in time to be cached may be chance.
 type cache struct {
+	memory.Cache
+
 	disk *disk
 	life uint64
-
-	mu      sync.Mutex
-	entries map[string][]byte
 }
 
-func (d *disk) newCache(life int) *cache {
-	return &cache{disk: d, life: uint64(life), entries: make(map[string][]byte)}
-}
+func (d *disk) newCache(life int) *cache { return &cache{disk: d, life: uint64(life)} }
 
 // HasGet implements [storage.Cache].
 func (c *cache) HasGet(dst, key []byte) ([]byte, bool) {
@@ -91,34 +86,11 @@ func (c *cache) HasGet(dst, key []byte) ([]byte, bool) {
 		c.Del(key)
 		return dst, false
 	}
-	c.mu.Lock()
-	value, ok := c.entries[string(key)]
-	c.mu.Unlock()
+	value, ok := c.Cache.HasGet(dst, key)
 	if ok {
 		time.Sleep(c.disk.readTime(key))
 	}
-	return append(dst, value...), ok
-}
-
-// Set implements [storage.Cache].
-func (c *cache) Set(key, value []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.entries[string(key)] = bytes.Clone(value)
-}
-
-// Del implements [storage.Cache].
-func (c *cache) Del(key []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.entries, string(key))
-}
-
-// Reset implements [storage.Cache].
-func (c *cache) Reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.entries)
+	return value, ok
 }
 
 // Commit implements [storage.Engine]. Half of a slow commit's time passes after

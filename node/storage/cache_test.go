@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/starling-kv/starling/kv"
@@ -14,41 +15,19 @@ import (
 
 // cache keeps everything, but that every forgets-th read misses.
 type cache struct {
-	forgets int
+	memory.Cache
 
-	mu      sync.Mutex
-	reads   int
-	entries map[string][]byte
+	forgets int64
+	reads   atomic.Int64
 }
 
-func newCache(forgets int) *cache { return &cache{forgets: forgets, entries: make(map[string][]byte)} }
+func newCache(forgets int64) *cache { return &cache{forgets: forgets} }
 
 func (c *cache) HasGet(dst, key []byte) ([]byte, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.reads++; c.forgets > 0 && c.reads%c.forgets == 0 {
-		delete(c.entries, string(key))
+	if n := c.reads.Add(1); c.forgets > 0 && n%c.forgets == 0 {
+		c.Del(key)
 	}
-	value, ok := c.entries[string(key)]
-	return append(dst, value...), ok
-}
-
-func (c *cache) Set(key, value []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.entries[string(key)] = bytes.Clone(value)
-}
-
-func (c *cache) Del(key []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.entries, string(key))
-}
-
-func (c *cache) Reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.entries)
+	return c.Cache.HasGet(dst, key)
 }
 
 func cached(c storage.Cache) storage.Options {
