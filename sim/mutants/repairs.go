@@ -129,7 +129,7 @@ func repairs() []planted {
 			file: "node/replica/read.go",
 			old:  "	r.notice(slot, err)\n	return rec, err",
 			new:  "	if errors.Is(err, storage.ErrCorrupt) {\n		return kv.Record{}, nil\n	}\n	return rec, err",
-			and:  []edit{{"node/replica/read.go", "	return err == nil\n}\n\n// Holds returns", "	return true\n}\n\n// Holds returns"}},
+			and:  []edit{{"node/replica/read.go", "	err := r.store.CheckLeaf(slot.Partition, slot.Key.Leaf())", "	var err error // nor is the leaf looked at"}},
 		},
 		{
 			name: "a damaged record stays", breaks: "what rots is mended from other owners",
