@@ -32,8 +32,8 @@ type settings struct {
 
 func main() {
 	var s settings
-	flag.IntVar(&s.seeds, "seeds", 2000, "seeds a bug may live through")
-	flag.DurationVar(&s.patience, "patience", time.Minute, "how long the seeds of one bug may take")
+	flag.IntVar(&s.seeds, "seeds", 5000, "seeds a bug may live through")
+	flag.DurationVar(&s.patience, "patience", 4*time.Minute, "how long the seeds of one bug may take")
 	flag.BoolVar(&s.mechanical, "mechanical", false, "mutate the merge, the quorum, the token and the codec mechanically")
 	flag.StringVar(&s.only, "only", "", "only bugs whose name, or files whose path, contains this")
 	flag.Parse()
