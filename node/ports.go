@@ -132,8 +132,8 @@ func (p repairPorts) Owners(partition uint16, n int) []kv.NodeID {
 // Digest implements [hints.Places].
 func (p repairPorts) Digest() uint64 { return p.views.Current().Digest() }
 
-// doubtedLeaves keeps which leaves are doubted in memory, and what of that the disk does
-// not tell by itself in the store. It implements [antientropy.Doubts].
+// doubtedLeaves keeps in memory which leaves are doubted, and in the store what of
+// that the disk does not tell by itself. It implements [antientropy.Doubts].
 type doubtedLeaves struct{ *Core }
 
 // Doubt implements [antientropy.Doubts].

@@ -104,8 +104,8 @@ func (r *Replica) notice(slot kv.Slot, err error) {
 
 // stands reports whether an answer of this node counts. It must have merged from
 // all owners, however few a request asks: what was written to more, and
-// acknowledged by them, is read by few. In a leaf that is doubted no record does: one that took the place of a
-// damaged one may lack what only that one held.
+// acknowledged by them, is read by few. In a leaf that is doubted no record does:
+// one that took the place of a damaged one may lack what only that one held.
 func (r *Replica) stands(v ring.View, slot kv.Slot) bool {
 	return r.standing.Registered() && r.standing.Standing(slot.Partition, firstOwners(v, slot.Partition, kv.MaxN)) &&
 		!r.standing.Doubted(slot.Partition, slot.Key.Leaf())

@@ -29,9 +29,8 @@ type Update struct {
 	// after all updates submitted before this one, and with the boot under
 	// which new actors are minted. It must return at once: it may send to a
 	// channel that has room, it must not wait. If it returns an error, nothing
-	// changes and the error goes to Done. It is not called if the store failed
-	// or the record is damaged and
-	// not to be mended.
+	// changes and the error goes to Done. It is not called if the store failed,
+	// or the record is damaged and not to be mended.
 	Apply func(old kv.Record, boot uint64) (Change, error)
 
 	// Done is called exactly once if Submit returned nil: with nil once the
