@@ -30,9 +30,18 @@ import (
 	"github.com/starling-kv/starling/vclock"
 )
 
-// memTable sizes the engine's tables in memory: synced writes are fastest with
-// tables of this size, and five nodes fit on a laptop.
+// memTable is the most that a table of the engine in memory takes: synced writes
+// are fastest with tables of this size, and five nodes fit on a laptop.
 const memTable = 16 << 20
+
+// memTableOf returns the size of a node's tables in memory, from three quarters
+// of the most. Replicas store the same writes: with tables of one size they
+// would all be full, flushed and compacted at the same moments, and none left to
+// answer in time.
+func memTableOf(id kv.NodeID) int64 {
+	const steps = 8
+	return memTable - int64(id%steps)*memTable/(4*steps)
+}
 
 // drainTime bounds how long a node that stops waits for requests under way.
 const drainTime = 5 * time.Second
@@ -158,7 +167,7 @@ func (n *Node) openStore() (err error) {
 		return err
 	}
 	n.ending(n.dir.Close)
-	options := badgerengine.Options{MemTableSize: memTable, Logger: n.log.Named("badger")}
+	options := badgerengine.Options{MemTableSize: memTableOf(n.dir.Identity().Node), Logger: n.log.Named("badger")}
 	low, high, err := n.watermarks(options.Reserve())
 	if err != nil {
 		return err

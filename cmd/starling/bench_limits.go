@@ -43,6 +43,7 @@ type benchSkeletonCmd struct {
 
 // Run runs one of the three nodes until ctx ends or it fails.
 func (c *benchSkeletonCmd) Run(ctx context.Context, w *world) (err error) {
+	shareProcessors(w.getenv)
 	debug.SetMemoryLimit(skeletonMemory)
 	dir, err := storage.OpenDir(c.Dir, c.Name, random64)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -102,6 +103,7 @@ func (c *serveCmd) Run(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
+	shareProcessors(w.getenv)
 	if c.MemoryLimit > 0 && w.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.MemoryLimit - c.RecordCache)) // which is not on the heap
 	}
@@ -233,4 +235,15 @@ func newLogger(out io.Writer, level, format string) (*zap.Logger, error) {
 		encoder = zapcore.NewConsoleEncoder(cfg)
 	}
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out)), at)), nil
+}
+
+// shareProcessors lets twice as many goroutines run at once as there are
+// processors, unless GOMAXPROCS says how many. Flushes and compactions are
+// goroutines that compute for long; between them and those of requests the
+// kernel changes within a fraction of a millisecond, Go only after ten.
+func shareProcessors(getenv func(string) string) {
+	if getenv("GOMAXPROCS") == "" {
+		runtime.SetDefaultGOMAXPROCS() // which knows the limits of a container
+		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+	}
 }
