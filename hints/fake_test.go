@@ -30,7 +30,7 @@ type world struct {
 	ended  sync.WaitGroup
 
 	mu     sync.Mutex
-	missed map[id]Missed
+	missed map[debtor]Missed
 	slots  map[kv.Slot]kv.Record
 	owners map[uint16][]kv.NodeID
 	places uint64
@@ -42,6 +42,8 @@ type world struct {
 	scans  int
 	nudges []nudge
 	seed   uint64
+	edits  uint64 // entries written
+	edited uint64 // of these, at the last look
 }
 
 // peer is what another node is like.
@@ -79,7 +81,7 @@ func lives(t *testing.T, fn func(w *world)) {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		t: t, missed: make(map[id]Missed), slots: make(map[kv.Slot]kv.Record),
+		t: t, missed: make(map[debtor]Missed), slots: make(map[kv.Slot]kv.Record),
 		owners: make(map[uint16][]kv.NodeID), peers: make(map[kv.NodeID]*peer), places: 1,
 	}
 	w.moved(1, 2, 3)
@@ -190,6 +192,14 @@ func (w *world) scanned() int {
 	return n
 }
 
+// written is how many entries were written since the last look.
+func (w *world) written() uint64 {
+	defer w.lock()()
+	n := w.edits - w.edited
+	w.edited = w.edits
+	return n
+}
+
 // sent are the nudges since the last look.
 func (w *world) sent() []nudge {
 	defer w.lock()()
@@ -250,25 +260,20 @@ func (w *world) SubmitMissed(add, remove []Missed, done func([]bool, error)) err
 			done(nil, err)
 			return
 		}
-		changed := make([]bool, 0, len(add)+len(remove))
+		removed := make([]bool, len(remove))
 		for _, m := range add {
-			before, again := w.missed[id{m.Target, m.Key}]
-			if m.Times = 1; again {
-				m.Times, m.Since = before.Times+1, before.Since
-			}
-			w.missed[id{m.Target, m.Key}] = m
-			changed = append(changed, !again)
+			w.edits++
+			m.Edition = w.edits
+			w.missed[debtor{m.Target, m.Key}] = m
 		}
-		for _, m := range remove {
-			before, there := w.missed[id{m.Target, m.Key}]
-			there = there && before.Times == m.Times
-			if there {
-				delete(w.missed, id{m.Target, m.Key})
+		for i, m := range remove {
+			if now, there := w.missed[debtor{m.Target, m.Key}]; there && now.Edition == m.Edition {
+				delete(w.missed, debtor{m.Target, m.Key})
+				removed[i] = true
 			}
-			changed = append(changed, there)
 		}
 		unlock()
-		done(changed, nil)
+		done(removed, nil)
 	}
 	time.AfterFunc(w.disk, commit)
 	return nil

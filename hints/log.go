@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -34,7 +35,8 @@ type LogConfig struct {
 	// dropped. It must return at once.
 	Mark func(target kv.NodeID, partition uint16)
 	// TargetBytes and TotalBytes bound the entries for one target and for all,
-	// in bytes as stored, and about; 0: the defaults.
+	// in bytes as stored, and about; 0: the defaults. In memory an entry takes 20
+	// to 40 bytes, less than half as much.
 	TargetBytes, TotalBytes int64
 	Now                     func() time.Time
 	Log                     *zap.Logger
@@ -46,23 +48,38 @@ type LogConfig struct {
 //
 // At a limit an entry is dropped, counted, and its partition marked: the hint is
 // only the quicker of two ways to heal, and no write waits or fails for it.
+//
+// An entry that the store holds stands for later writes of its key too, and is
+// written again only while a replay may remove it, having read it before such a
+// write.
 type Log struct {
 	cfg     LogConfig
 	wake    chan struct{}
 	counted chan struct{} // closed once what the store holds is counted
+	seed    maphash.Seed  // of ids
 
 	mu      sync.Mutex
 	queued  map[id]struct{} // the entries of queue
 	queue   []Missed        // in the order of their arrival, each once
 	growth  account         // what queue will add to stored, at most
 	stored  account
+	since   map[id]int64           // of each entry that the store holds, in Unix milliseconds
+	replays map[kv.NodeID]struct{} // the targets whose entries a replay may remove
 	dropped map[kv.NodeID]uint64
 	marks   map[mark]struct{}
 	failing error // of the store, when it was given entries last
 }
 
-// id names an entry.
-type id struct {
+// id names an entry: a hash of target and key. Two entries with one id, which no
+// client can arrange, would be taken for one, and the second left to
+// anti-entropy.
+type id uint64
+
+func (l *Log) id(target kv.NodeID, key kv.Key) id {
+	return id(maphash.Comparable(l.seed, debtor{target, key}))
+}
+
+type debtor struct {
 	target kv.NodeID
 	key    kv.Key
 }
@@ -81,21 +98,22 @@ func NewLog(cfg LogConfig) *Log {
 		cfg.TotalBytes = DefaultTotalBytes
 	}
 	return &Log{
-		cfg: cfg, wake: make(chan struct{}, 1), counted: make(chan struct{}),
-		queued: make(map[id]struct{}), dropped: make(map[kv.NodeID]uint64), marks: make(map[mark]struct{}),
+		cfg: cfg, wake: make(chan struct{}, 1), counted: make(chan struct{}), seed: maphash.MakeSeed(),
+		queued: make(map[id]struct{}), since: make(map[id]int64), replays: make(map[kv.NodeID]struct{}),
+		dropped: make(map[kv.NodeID]uint64), marks: make(map[mark]struct{}),
 	}
 }
 
 // Missed notes that target has not confirmed a write of the key. It returns at
 // once.
 func (l *Log) Missed(target kv.NodeID, partition uint16, key kv.Key) {
-	m := Missed{Target: target, Partition: partition, Key: key, Since: l.cfg.Now().Truncate(time.Millisecond)}
+	at := l.id(target, key)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := id{target, key}
-	if _, again := l.queued[at]; again {
+	if l.noted(at, target) {
 		return
 	}
+	m := Missed{Target: target, Partition: partition, Key: key, Since: l.cfg.Now().Truncate(time.Millisecond)}
 	if len(l.queue) >= queueLen || !l.fits(m) {
 		l.drop(m)
 		return
@@ -106,6 +124,16 @@ func (l *Log) Missed(target kv.NodeID, partition uint16, key kv.Key) {
 	if len(l.queue) == flushLen {
 		l.notify()
 	}
+}
+
+// noted reports whether an entry is there, or will be, that no replay has read.
+func (l *Log) noted(at id, target kv.NodeID) bool {
+	if _, queued := l.queued[at]; queued {
+		return true
+	}
+	_, stored := l.since[at]
+	_, replayed := l.replays[target]
+	return stored && !replayed
 }
 
 // fits reports whether there is room for m. Until the store confirms them,
@@ -150,10 +178,12 @@ func (l *Log) Run(ctx context.Context) {
 func (l *Log) count(ctx context.Context) {
 	defer close(l.counted)
 	var found account
+	since := make(map[id]int64)
 	targets, err := l.cfg.Store.MissedTargets()
 	for _, target := range targets {
 		err = errors.Join(err, l.cfg.Store.ScanMissed(target, func(m Missed) error {
 			found.add(m)
+			since[l.id(m.Target, m.Key)] = m.Since.UnixMilli()
 			return ctx.Err()
 		}))
 	}
@@ -162,7 +192,7 @@ func (l *Log) count(ctx context.Context) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stored = found
+	l.stored, l.since = found, since
 }
 
 // flush gives what is queued to the store, as long as that takes it.
@@ -180,15 +210,20 @@ func (l *Log) flush() {
 }
 
 // take takes the first entries out of the queue: who misses another write from
-// now on is noted again, for these may be replayed before that is committed.
+// now on is noted again, for these may be replayed before that is committed. Of
+// an entry that is in the store the time stays.
 func (l *Log) take() (batch []Missed, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := min(len(l.queue), flushLen)
 	batch = slices.Clone(l.queue[:n])
 	l.queue = slices.Delete(l.queue, 0, n)
-	for _, m := range batch {
-		delete(l.queued, id{m.Target, m.Key})
+	for i, m := range batch {
+		at := l.id(m.Target, m.Key)
+		delete(l.queued, at)
+		if since, stored := l.since[at]; stored {
+			batch[i].Since = time.UnixMilli(since)
+		}
 	}
 	slices.SortFunc(batch, compareMissed)
 	return batch, len(l.queue) > 0
@@ -211,7 +246,7 @@ func (l *Log) putBack(batch []Missed, err error) {
 	}
 	l.failing = err
 	for _, m := range batch {
-		at := id{m.Target, m.Key}
+		at := l.id(m.Target, m.Key)
 		if _, again := l.queued[at]; again {
 			l.growth.remove(m)
 			continue
@@ -225,9 +260,9 @@ func (l *Log) putBack(batch []Missed, err error) {
 // What is added was counted as growth before.
 func (l *Log) submit(add, remove []Missed) error {
 	done := make(chan error, 1)
-	err := l.cfg.Store.SubmitMissed(add, remove, func(changed []bool, err error) {
+	err := l.cfg.Store.SubmitMissed(add, remove, func(removed []bool, err error) {
 		if err == nil {
-			l.book(add, remove, changed)
+			l.book(add, remove, removed)
 		}
 		done <- err
 	})
@@ -237,22 +272,41 @@ func (l *Log) submit(add, remove []Missed) error {
 	return <-done
 }
 
-// book counts what the store has changed.
-func (l *Log) book(add, remove []Missed, changed []bool) {
+// book counts what the store has changed. It is called in the order of the
+// changes.
+func (l *Log) book(add, remove []Missed, removed []bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failing = nil
-	for i, m := range add {
+	for _, m := range add {
 		l.growth.remove(m)
-		if changed[i] {
+		at := l.id(m.Target, m.Key)
+		if _, stored := l.since[at]; !stored {
 			l.stored.add(m)
 		}
+		l.since[at] = m.Since.UnixMilli()
 	}
 	for i, m := range remove {
-		if changed[len(add)+i] {
+		at := l.id(m.Target, m.Key)
+		if _, stored := l.since[at]; stored && removed[i] {
 			l.stored.remove(m)
+			delete(l.since, at)
 		}
 	}
+}
+
+// replaying is called before a replay reads the entries for target, some of
+// which it will remove, and rests once it removes none any more.
+func (l *Log) replaying(target kv.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replays[target] = struct{}{}
+}
+
+func (l *Log) rests(target kv.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.replays, target)
 }
 
 // settle removes entries that are no longer owed, and adds those that take the

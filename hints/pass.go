@@ -23,7 +23,7 @@ const (
 )
 
 // pass is one walk over what a target is owed of one kind. It is used by one
-// goroutine at a time.
+// goroutine at a time. Whoever drops it calls end.
 type pass struct {
 	*Replayer
 
@@ -65,13 +65,24 @@ func (p *pass) turn(ctx context.Context) outcome {
 	p.page = p.page[n:]
 	wait, err := p.try(ctx, batch)
 	if err != nil {
-		p.page, p.last = nil, false
+		p.last = false
 	}
 	over := p.last && len(p.page) == 0
 	if over {
 		p.publish()
 	}
+	if over || err != nil {
+		p.end()
+	}
 	return outcome{over: over, progress: p.gone > before, wait: wait, err: err}
+}
+
+// end forgets what was read.
+func (p *pass) end() {
+	p.page = nil
+	if !p.copies {
+		p.cfg.Hints.rests(p.target)
+	}
 }
 
 var errFull = errors.New("the page is full")
@@ -79,6 +90,9 @@ var errFull = errors.New("the page is full")
 // read reads the next page. What stays of those before is at the beginning of
 // what the scan finds.
 func (p *pass) read(ctx context.Context) error {
+	if !p.copies {
+		p.cfg.Hints.replaying(p.target)
+	}
 	var bytes int64
 	skip := p.stay.Count
 	take := func(d debt) error {

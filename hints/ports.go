@@ -15,19 +15,18 @@ type Missed struct {
 	Partition uint16
 	Key       kv.Key
 	Since     time.Time // of the first write missed, to the millisecond
-	// Times counts the writes noted since the entry was made, as a scan found
-	// it. To remove an entry that was added to since, and so has another Times,
-	// does nothing.
-	Times uint64
+	// Edition is drawn by the store whenever the entry is written, and is as a
+	// scan found it. To remove an entry that was written again since, and so has
+	// another, does nothing.
+	Edition uint64
 }
 
 // Store keeps what was missed, in one serial order.
 type Store interface {
-	// SubmitMissed adds and then removes entries. Of an entry that is there
-	// already the older Since stays. If it returns nil, done is called once, and
-	// told which entries were made or removed: changed has an element for each
-	// of add, and then for each of remove. done must return at once.
-	SubmitMissed(add, remove []Missed, done func(changed []bool, err error)) error
+	// SubmitMissed adds entries, which replace those that are there already, and
+	// then removes others. If it returns nil, done is called once, in the serial
+	// order, and told of each of remove whether it was. done must return at once.
+	SubmitMissed(add, remove []Missed, done func(removed []bool, err error)) error
 	// ScanMissed calls fn with the entries for one target, in the same order
 	// each time, until fn returns an error, which it returns as it is.
 	ScanMissed(target kv.NodeID, fn func(Missed) error) error

@@ -214,6 +214,9 @@ func (s *schedule) begin(ctx context.Context, now time.Time) {
 func (s *schedule) prepare(t *target, now time.Time) bool {
 	away := !s.cfg.Peers.Connected(t.id)
 	if t.away != away {
+		if t.pass != nil {
+			t.pass.end()
+		}
 		t.away, t.pass, t.stages, t.backoff = away, nil, nil, 0
 	}
 	if t.pass == nil && len(t.stages) == 0 && !s.plan(t, now) {

@@ -112,6 +112,37 @@ func TestMissedMeanwhile(t *testing.T) {
 	})
 }
 
+// Between two replays, however the last one ended, a key that is missed again is
+// not written again.
+func TestMissedBetween(t *testing.T) {
+	for name, last := range map[string]struct {
+		is   func(p *peer)
+		away bool // afterwards
+	}{
+		"failed":           {func(p *peer) { p.err = errors.New("disk") }, false},
+		"left keys behind": {func(p *peer) { p.refuse = func(kv.Key) bool { return true } }, false},
+		"was cut short":    {func(p *peer) { p.pause = time.Minute }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lives(t, func(w *world) {
+				w.peer(2, func(p *peer) { p.away = true })
+				w.miss(2, key(1))
+				time.Sleep(5 * time.Second)
+				w.peer(2, func(p *peer) { p.away = false; last.is(p) })
+				time.Sleep(5 * time.Second)
+				w.peer(2, func(p *peer) { p.away = last.away })
+				time.Sleep(2 * time.Minute)
+				w.written()
+				w.miss(2, key(1))
+				time.Sleep(2 * flushEvery)
+				if n := w.written(); n > 0 || len(w.sent()) == 0 || w.owed(2).Missed.Count != 1 {
+					t.Errorf("%d entries were written, %+v", n, w.owed(2))
+				}
+			})
+		})
+	}
+}
+
 // Targets do not wait for one another, and one that fails is left alone for
 // longer and longer.
 func TestTargetsAreIndependent(t *testing.T) {

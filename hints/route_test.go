@@ -46,7 +46,7 @@ func TestRoute(t *testing.T) {
 }
 
 func TestRedirect(t *testing.T) {
-	m := Missed{Target: 9, Partition: 1, Key: key(1), Since: epoch, Times: 4}
+	m := Missed{Target: 9, Partition: 1, Key: key(1), Since: epoch, Edition: 4}
 	to := func(id kv.NodeID) Missed { return Missed{Target: id, Partition: 1, Key: key(1), Since: epoch} }
 	for name, c := range map[string]struct {
 		owners  []kv.NodeID

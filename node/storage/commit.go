@@ -203,12 +203,18 @@ func (r *round) applyEntry(at address, apply func([]byte) ([]byte, error)) (wrot
 		r.made.keep(key, old)
 		return false, nil
 	}
-	p := planFact(key, fact, old.ref, r.s.opts.Random)
+	return true, r.putEntry(key, fact, old.ref)
+}
+
+// putEntry stores under key, or removes if it is nil, what is no record. old is
+// the reference of what was there.
+func (r *round) putEntry(key, fact []byte, old reference) error {
+	p := planFact(key, fact, old, r.s.opts.Random)
 	if err := r.add(p); err != nil {
-		return false, err
+		return err
 	}
 	r.made.keep(key, p.next)
-	return true, nil
+	return nil
 }
 
 // add adds a plan to the batch, so that at no moment a crash can leave an entry

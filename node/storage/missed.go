@@ -21,13 +21,13 @@ var (
 )
 
 // SubmitMissed adds and then removes entries in the serial order of the store,
-// unsynced. Of an entry that is there already the older Since stays, and its
-// Times grows by one. One with another Times than the entry to be removed stays;
-// 0 stands for any. done is told which entries were made or removed: changed has
-// an element for each of add, and then for each of remove. An error given to
-// done leaves that open; otherwise of done and of the error the same holds as of
+// unsynced. What is added gets an Edition of its own and replaces what is there,
+// unread: a search for each would cost client writes more than the entry. An
+// entry of another Edition than the one to be removed stays. done is told of
+// each of remove whether it was there and is no longer. An error given to done
+// leaves that open; otherwise of done and of the error the same holds as of
 // [Store.Submit].
-func (s *Store) SubmitMissed(add, remove []Missed, done func(changed []bool, err error)) error {
+func (s *Store) SubmitMissed(add, remove []Missed, done func(removed []bool, err error)) error {
 	for _, m := range slices.Concat(add, remove) {
 		if err := checkKey(m.Key); err != nil {
 			return err
@@ -39,11 +39,11 @@ func (s *Store) SubmitMissed(add, remove []Missed, done func(changed []bool, err
 	if err := s.space.admit(false); err != nil {
 		return err
 	}
-	var changed []bool // of the committing goroutine
+	var removed []bool // of the committing goroutine
 	return s.queue.put(task{
-		size: missedBytes * (len(add) + len(remove)), done: func(err error) { done(changed, err) },
+		size: missedBytes * (len(add) + len(remove)), done: func(err error) { done(removed, err) },
 		run: func(r *round) (wrote bool, err error) {
-			wrote, changed, err = r.applyMissed(add, remove)
+			wrote, removed, err = r.applyMissed(add, remove)
 			return wrote, err
 		},
 	})
@@ -52,84 +52,56 @@ func (s *Store) SubmitMissed(add, remove []Missed, done func(changed []bool, err
 // missedBytes is about what an entry takes in the queue.
 const missedBytes = 128
 
-// applyMissed says also which edits made an entry or removed one.
-func (r *round) applyMissed(add, remove []Missed) (wrote bool, changed []bool, err error) {
-	changed = make([]bool, len(add)+len(remove))
-	for i, m := range slices.Concat(add, remove) {
-		edit := added
-		if i >= len(add) {
-			edit = removed
+// applyMissed says also which entries it removed.
+func (r *round) applyMissed(add, remove []Missed) (wrote bool, removed []bool, err error) {
+	for _, m := range add {
+		m.Edition = r.s.opts.Random()
+		if err := r.putEntry(missedAddress(m).bytes(), missedPayload(m), reference{}); err != nil {
+			return wrote, nil, err
 		}
-		wroteOne, err := r.editMissed(m, func(old []byte) ([]byte, error) {
-			entry, err := edit(m, old)
-			changed[i] = (old == nil) != (entry == nil)
-			return entry, err
-		})
-		if wrote = wrote || wroteOne; err != nil {
-			return wrote, changed, err
-		}
+		wrote = true
 	}
-	return wrote, changed, nil
+	removed = make([]bool, len(remove))
+	for i, m := range remove {
+		if removed[i], err = r.removeMissed(m); err != nil {
+			return wrote, removed, err
+		}
+		wrote = wrote || removed[i]
+	}
+	return wrote, removed, nil
 }
 
-// editMissed changes one entry. A damaged one counts as absent.
-func (r *round) editMissed(m Missed, edit func(old []byte) ([]byte, error)) (wrote bool, err error) {
+// removeMissed removes an entry that is as m was found. A damaged one, which
+// nobody can replay, goes too.
+func (r *round) removeMissed(m Missed) (removed bool, err error) {
 	at := missedAddress(m)
-	wrote, err = r.applyEntry(at, edit)
-	if !errors.Is(err, ErrCorrupt) {
-		return wrote, err
-	}
-	value, err := edit(nil)
-	if err != nil {
-		return false, err
-	}
 	key := at.bytes()
-	p := planFact(key, value, reference{}, r.s.opts.Random)
-	if err := r.add(p); err != nil {
+	switch now, err := r.missed(at, key); {
+	case errors.Is(err, ErrCorrupt):
+	case err != nil || now.Edition != m.Edition:
 		return false, err
 	}
-	r.made.keep(key, p.next)
-	return true, nil
+	return true, r.putEntry(key, nil, reference{})
 }
 
-// added returns the entry after another write was missed.
-func added(m Missed, old []byte) ([]byte, error) {
-	now := Missed{Since: m.Since, Times: 1}
-	if old != nil {
-		before, err := decodeMissed(old)
-		if err != nil {
-			return nil, err
-		}
-		now.Times = before.Times + 1
-		if before.Since.Before(m.Since) {
-			now.Since = before.Since
-		}
+// missed returns the entry at an address, the zero Missed if there is none.
+func (r *round) missed(at address, key []byte) (Missed, error) {
+	found, err := r.entry(at, key)
+	if err != nil || found.fact == nil {
+		return Missed{}, err
 	}
-	return missedPayload(now), nil
-}
-
-// removed returns the entry after the removal of what m saw of it.
-func removed(m Missed, old []byte) ([]byte, error) {
-	if m.Times == 0 || old == nil {
-		return nil, nil
-	}
-	switch before, err := decodeMissed(old); {
-	case err != nil:
-		return nil, err
-	case before.Times != m.Times:
-		return old, nil
-	}
-	return nil, nil
+	return decodeMissed(found.fact)
 }
 
 func missedPayload(m Missed) []byte {
-	b := binary.BigEndian.AppendUint64(nil, uint64(m.Since.UnixMilli()))
-	return binary.AppendUvarint(b, m.Times)
+	b := make([]byte, 0, 8+binary.MaxVarintLen64)
+	b = binary.BigEndian.AppendUint64(b, uint64(m.Since.UnixMilli()))
+	return binary.AppendUvarint(b, m.Edition)
 }
 
 func decodeMissed(payload []byte) (Missed, error) {
 	r := wire.NewReader(payload)
-	m := Missed{Since: time.UnixMilli(int64(r.Uint64())), Times: r.Uvarint()}
+	m := Missed{Since: time.UnixMilli(int64(r.Uint64())), Edition: r.Uvarint()}
 	if err := r.Close(); err != nil {
 		return Missed{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

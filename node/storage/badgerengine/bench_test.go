@@ -133,6 +133,34 @@ func BenchmarkTrees(b *testing.B) {
 	}
 }
 
+// BenchmarkMissed notes, 1,000 at a time, that a node misses writes of ever new
+// keys.
+func BenchmarkMissed(b *testing.B) {
+	const batch = 1000
+	s, n := benchStore(b), uint64(0)
+	update(b, s, benchKeys, 100, false)
+	b.ReportAllocs()
+	before := cpuTime(b)
+	b.ResetTimer()
+	for left := b.N; left > 0; left -= batch {
+		add := make([]storage.Missed, min(left, batch))
+		for i := range add {
+			at := benchSlot(n)
+			add[i] = storage.Missed{Target: 7, Partition: at.Partition, Key: at.Key, Since: time.UnixMilli(1)}
+			n++
+		}
+		done := make(chan error, 1)
+		if err := s.SubmitMissed(add, nil, func(_ []bool, err error) { done <- err }); err != nil {
+			b.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64((cpuTime(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
+}
+
 // BenchmarkStart opens the store of a node that ended after a million keys of
 // 100 B without a last checkpoint, as if killed. Engine is what badger takes.
 func BenchmarkStart(b *testing.B) {
