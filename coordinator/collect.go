@@ -123,6 +123,7 @@ func (g *gathering) gather(wait time.Duration) error {
 	a := alarms{hedgeEvery: wait, rescueEvery: early(g.ctx)}
 	timer := g.timer(a.set(time.Now()))
 	defer g.recycle(timer)
+	var gone <-chan struct{} // see within
 	for {
 		if done, err := g.settled(); done {
 			return err
@@ -143,7 +144,8 @@ func (g *gathering) gather(wait time.Duration) error {
 				g.rescue()
 			}
 			timer.Reset(a.next(now, g.mayHedge()))
-		case <-g.ctx.Done():
+			gone = g.ctx.Done()
+		case <-gone:
 			if len(g.inbox) == 0 { // what came in time counts
 				return g.outOfTime()
 			}

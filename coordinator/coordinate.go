@@ -338,7 +338,7 @@ func (a *assigning) done(err error) {
 func (a *assigning) wait() error {
 	patience := a.timer(late(a.ctx) / 2) // before the routing loses patience with this node
 	defer a.recycle(patience)
-	for gone := a.ctx.Done(); ; gone = nil {
+	for {
 		select {
 		case <-a.decided:
 			return nil
@@ -350,7 +350,6 @@ func (a *assigning) wait() error {
 				return undecided(a.commit.err)
 			}
 		case <-patience.C:
-		case <-gone:
 		}
 		if a.state.CompareAndSwap(waiting, withdrawn) {
 			return errSlowDisk

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/starling-kv/starling/internal/deadline"
 	"github.com/starling-kv/starling/kv"
 	"github.com/starling-kv/starling/vclock"
 )
@@ -125,13 +126,16 @@ func (c *Coordinator) sleep(ctx context.Context, d time.Duration) error {
 }
 
 // within bounds a request by its timeout and by the life of the coordinator.
+//
+// Requests do not wait for its end until their first alarm rings: nearly all have
+// ended before, and the calls of the others end with it and tell.
 func (c *Coordinator) within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	unhook := context.AfterFunc(c.base, cancel)
-	return ctx, func() {
-		unhook()
-		cancel()
+	at := time.Now().Add(timeout)
+	if sooner, ok := ctx.Deadline(); ok && sooner.Before(at) {
+		at = sooner
 	}
+	within := &deadline.Context{Parent: ctx, Also: c.base, At: at}
+	return within, within.End
 }
 
 var errClosed = errors.New("the node is shutting down")

@@ -55,7 +55,7 @@ func (c *Coordinator) get(ctx context.Context, p plan, g Get) (Got, error) {
 		}
 		differed = differed || len(col.behind()) > 0
 		got, err := c.answer(ctx, g, col)
-		if !errors.Is(err, errAgain) || c.pause(ctx, pause) != nil {
+		if !errors.Is(err, errAgain) || c.sleep(ctx, pause) != nil {
 			return got, err
 		}
 		if g.Monotonic {
@@ -70,17 +70,6 @@ func (c *Coordinator) get(ctx context.Context, p plan, g Get) (Got, error) {
 // errAgain marks errors that another look may mend: what is missing may be on
 // its way, or was replaced since.
 var errAgain = errors.New("read again")
-
-func (c *Coordinator) pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // answer turns a collection into what the client is shown.
 func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, error) {

@@ -134,6 +134,7 @@ func (s *spreading) targets(pl plan) []kv.NodeID {
 
 func (s *spreading) wait(ctx context.Context) error {
 	committed := s.commit.done
+	var gone <-chan struct{} // see within
 	patience := late(ctx)
 	timer := s.timer(patience)
 	defer s.recycle(timer)
@@ -155,7 +156,8 @@ func (s *spreading) wait(ctx context.Context) error {
 				s.replaceSilent()
 			}
 			timer.Reset(patience)
-		case <-ctx.Done():
+			gone = ctx.Done()
+		case <-gone:
 			if len(s.inbox) == 0 {
 				return s.failed(kv.CodeTimeout, "too few owners stored the write")
 			}

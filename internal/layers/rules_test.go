@@ -14,6 +14,7 @@ type room struct {
 
 var rooms = []room{
 	{path: "internal/wire", rank: 0, pure: true},
+	{path: "internal/deadline", rank: 0},
 
 	{path: "vclock", rank: 1, pure: true},
 	{path: "merkle", rank: 1, pure: true},

@@ -115,9 +115,7 @@ func (s *Server) read(x *exchange, c *call) (coordinator.Got, error) {
 		return coordinator.Got{}, err
 	}
 	defer s.leave()
-	ctx, cancel := x.context(c.params.Timeout)
-	defer cancel()
-	return s.kv.Get(ctx, coordinator.Get{
+	return s.kv.Get(s.base, coordinator.Get{
 		Key: c.key, Options: c.params.Options, Floor: c.token.Floor, FloorReap: c.token.Reap, Monotonic: c.params.monotonic, NoValues: x.isHead(),
 	})
 }
@@ -128,10 +126,8 @@ func (s *Server) write(x *exchange, c *call, p coordinator.Put) (coordinator.Put
 		return coordinator.PutDone{}, err
 	}
 	defer s.leave()
-	ctx, cancel := x.context(c.params.Timeout)
-	defer cancel()
 	p.Key, p.Options, p.Token, p.Overwrite = c.key, c.params.Options, c.token, c.params.overwrite
 	p.WriteID, p.Condition = c.writeID, c.condition()
 	x.attempted = true
-	return s.kv.Put(ctx, p)
+	return s.kv.Put(s.base, p)
 }

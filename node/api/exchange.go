@@ -107,12 +107,8 @@ func (x *exchange) outcome() kv.Outcome {
 	return kv.NotApplied
 }
 
-// context returns the context in which the request is carried out, with the
-// timeout that it chose, if any.
+// context returns the context in which the node is asked about itself.
 func (x *exchange) context(timeout time.Duration) (context.Context, context.CancelFunc) {
-	if timeout == 0 {
-		return x.server.base, func() {}
-	}
 	return context.WithTimeout(x.server.base, timeout)
 }
 

@@ -16,9 +16,9 @@ import (
 // KV carries requests out. Their errors are [kv.Error] values, which the client
 // is told as they are; any other error is reported as internal and logged.
 //
-// A context ends when the server is closed, and after the timeout of a request
-// that chose one; the default timeout is the implementation's to keep. It may
-// go on using what a request points to after it has returned.
+// A context ends when the server is closed; the timeout of the request, or the
+// default, is the implementation's to keep. It may go on using what a request
+// points to after it has returned.
 type KV interface {
 	Get(ctx context.Context, g coordinator.Get) (coordinator.Got, error)
 	Put(ctx context.Context, p coordinator.Put) (coordinator.PutDone, error)

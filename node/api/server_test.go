@@ -50,7 +50,7 @@ func TestOptionsRefused(t *testing.T) {
 }
 
 // blocking is a KV whose requests wait until they are let go, or until their
-// context ends.
+// context or their timeout ends.
 type blocking struct {
 	entered chan struct{}
 	release chan struct{}
@@ -60,7 +60,12 @@ func newBlocking() *blocking {
 	return &blocking{entered: make(chan struct{}, 100), release: make(chan struct{})}
 }
 
-func (b *blocking) wait(ctx context.Context) error {
+func (b *blocking) wait(ctx context.Context, timeout time.Duration) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
 	b.entered <- struct{}{}
 	select {
 	case <-b.release:
@@ -70,12 +75,12 @@ func (b *blocking) wait(ctx context.Context) error {
 	}
 }
 
-func (b *blocking) Get(ctx context.Context, _ coordinator.Get) (coordinator.Got, error) {
-	return got(value(1, "milk")), b.wait(ctx)
+func (b *blocking) Get(ctx context.Context, g coordinator.Get) (coordinator.Got, error) {
+	return got(value(1, "milk")), b.wait(ctx, g.Timeout)
 }
 
-func (b *blocking) Put(ctx context.Context, _ coordinator.Put) (coordinator.PutDone, error) {
-	return coordinator.PutDone{Siblings: 1}, b.wait(ctx)
+func (b *blocking) Put(ctx context.Context, p coordinator.Put) (coordinator.PutDone, error) {
+	return coordinator.PutDone{Siblings: 1}, b.wait(ctx, p.Timeout)
 }
 
 func TestCloseDrains(t *testing.T) {

@@ -243,7 +243,7 @@ func (x *exchange) wait(ctx context.Context) (answer, error) {
 		return answer{}, ErrLost
 	}
 	if errors.Is(ctx.Err(), context.Canceled) && !x.net.isCut(x.from, x.to) {
-		x.request.ctx.end()
+		x.request.ctx.End()
 	}
 	return answer{}, ctx.Err()
 }

@@ -51,7 +51,7 @@ func (t *TCP) onRequest(l *lane, f frame) error {
 		return t.serve(l, f)
 	case kindCancel:
 		if req := l.serving.get(f.id); req != nil {
-			req.ctx.end()
+			req.ctx.End()
 		}
 		return nil
 	default:
