@@ -129,10 +129,11 @@ func (x *exchange) setStatus(status int) { x.http.Response.SetStatusCode(status)
 
 func (x *exchange) status() int { return x.http.Response.StatusCode() }
 
-func (x *exchange) setHeader(name, value string) { x.http.Response.Header.Set(name, value) }
+// setHeader sets a field. The name is one of ours, in the form in which it is sent.
+func (x *exchange) setHeader(name, value string) { x.setHeaderBytes(name, []byte(value)) }
 
 func (x *exchange) setHeaderBytes(name string, value []byte) {
-	x.http.Response.Header.SetBytesV(name, value)
+	x.http.Response.Header.SetCanonical([]byte(name), value)
 }
 
 // resetAnswer forgets what was answered so far. Whatever the answer will be, no

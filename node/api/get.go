@@ -90,7 +90,7 @@ func answerValue(x *exchange, v coordinator.Value) {
 		x.setHeaderBytes(headerExpires, time.UnixMilli(s.Expires).UTC().AppendFormat(buf[:0], timeMillis))
 	}
 	for _, m := range s.Meta {
-		x.setHeader(headerMeta+m.Name, m.Value)
+		x.http.Response.Header.Set(headerMeta+m.Name, m.Value)
 	}
 }
 

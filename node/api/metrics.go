@@ -2,6 +2,7 @@ package api
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,21 @@ type metrics struct {
 	inFlight    prometheus.Gauge
 	connections prometheus.Gauge
 	refused     *prometheus.CounterVec // by what was exhausted
+
+	mu    sync.RWMutex
+	kinds map[kind]counted
+}
+
+// kind is what answers are counted by.
+type kind struct {
+	route, method string
+	status        int
+}
+
+// counted counts the answers of one kind.
+type counted struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
 }
 
 // buckets reach from 128 µs to 67 s, each twice the one before.
@@ -31,6 +47,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return prometheus.Opts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}
 	}
 	m := &metrics{
+		kinds: make(map[kind]counted),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts(
 			opts("requests_total", "Requests answered.")), []string{"route", "method", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -66,9 +83,28 @@ func (*metrics) showLimit(reg prometheus.Registerer, l *limiter) error {
 
 // answered counts an exchange whose answer is ready.
 func (m *metrics) answered(route, method string, x *exchange, took time.Duration) {
-	m.requests.WithLabelValues(route, method, strconv.Itoa(x.status())).Inc()
-	m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
+	c := m.of(kind{route, method, x.status()})
+	c.requests.Inc()
+	c.seconds.Observe(took.Seconds())
 	m.received.Add(float64(x.received))
+}
+
+// of returns what counts a kind of answers. It is looked up by its labels once:
+// that costs as much as all the rest of counting.
+func (m *metrics) of(k kind) counted {
+	m.mu.RLock()
+	c, ok := m.kinds[k]
+	m.mu.RUnlock()
+	if ok {
+		return c
+	}
+	c = counted{
+		m.requests.WithLabelValues(k.route, k.method, strconv.Itoa(k.status)), m.seconds.WithLabelValues(k.route, k.method),
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kinds[k] = c
+	return c
 }
 
 // shed counts a refusal at a limit: "requests", "bytes" or "connections".
