@@ -223,8 +223,10 @@ func (e *engine) commit(b *storage.Batch, sync bool) error {
 	if err := e.write(b); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	if err := e.logs.follow(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	if e.alarm.full.Swap(false) {
+		if err := e.logs.follow(); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
 	}
 	if !sync {
 		return nil

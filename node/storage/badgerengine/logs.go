@@ -3,7 +3,6 @@ package badgerengine
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,12 +27,11 @@ const logSuffix = ".mem"
 // before the change of logs would stay unsynced after a sync that came later,
 // and a power cut could take it and leave what was built upon it.
 //
-// So logs looks after each transaction whether a new log has appeared, and syncs
-// all that are not known to be durable, oldest first. fdatasync writes pages
-// that were changed through a memory map too; msync with MS_SYNC is the same
-// call within Linux (mm/msync.c). It is done on files of our own, so that no lock of
-// badger's, which readers need, is held meanwhile. Logs are used by one
-// goroutine at a time.
+// So logs follows each change, and syncs all that are not known to be durable,
+// oldest first. fdatasync writes pages that were changed through a memory map
+// too; msync with MS_SYNC is the same call within Linux (mm/msync.c). It is done
+// on files of our own, so that no lock of badger's, which readers need, is held
+// meanwhile. Logs are used by one goroutine at a time.
 type logs struct {
 	dir     string
 	number  int // of the newest log
@@ -83,13 +81,10 @@ func (l *logs) name(number int) string {
 	return filepath.Join(l.dir, fmt.Sprintf("%05d%s", number, logSuffix))
 }
 
-// follow notices a new log. It is called after every transaction, which can
-// make one at most.
+// follow takes up the new log after a transaction that filled a memtable, which
+// can make one at most.
 func (l *logs) follow() error {
 	f, err := os.OpenFile(l.name(l.number+1), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("new write-ahead log: %w", err)
 	}
