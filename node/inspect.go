@@ -205,8 +205,9 @@ func (i inspector) held(slot kv.Slot, r kv.Record) api.Held {
 	return h
 }
 
-func (i inspector) name(id kv.NodeID) string {
-	for _, l := range i.views.Current().Active() {
+// name returns the name of a member, or the id of who is none.
+func (c *Core) name(id kv.NodeID) string {
+	for _, l := range c.views.Current().Active() {
 		if m, ok := l.Member(id); ok {
 			return m.Name
 		}
@@ -214,8 +215,9 @@ func (i inspector) name(id kv.NodeID) string {
 	return id.String()
 }
 
-func (i inspector) partition(key kv.Key) ring.Partition {
-	if active := i.views.Current().Active(); len(active) > 0 {
+// partition returns the partition of a key, 0 before a layout is known.
+func (c *Core) partition(key kv.Key) ring.Partition {
+	if active := c.views.Current().Active(); len(active) > 0 {
 		return active[0].Partition(key.Hash())
 	}
 	return 0

@@ -52,13 +52,12 @@ func (m *mending) Repairs() api.RepairState {
 }
 
 func (m *mending) hints() []api.HintState {
-	name := inspector{m.Node}.name
 	now := time.Now()
 	owed := m.repairs.replayer.Stats().Owed
 	out := make([]api.HintState, 0, len(owed))
 	for _, o := range owed {
 		h := api.HintState{
-			Node: name(o.Target), Dropped: o.Dropped,
+			Node: m.name(o.Target), Dropped: o.Dropped,
 			Count: uint64(o.Missed.Count + o.Copies.Count), Bytes: uint64(o.Missed.Bytes + o.Copies.Bytes),
 		}
 		for _, oldest := range []time.Time{o.Missed.Oldest, o.Copies.Oldest} {
@@ -78,7 +77,7 @@ func (m *mending) reaping() api.ReapState {
 		out.Waiting = time.Since(s.Oldest).Seconds()
 	}
 	for _, id := range s.Missing {
-		out.Missing = append(out.Missing, inspector{m.Node}.name(id))
+		out.Missing = append(out.Missing, m.name(id))
 	}
 	slices.SortFunc(out.Missing, strings.Compare)
 	return out
@@ -151,7 +150,7 @@ func (m *mending) explain(err error) string {
 	}
 	parts := make([]string, len(failed.Peers))
 	for i, p := range failed.Peers {
-		parts[i] = fmt.Sprintf("%d partitions not compared with %s: %v", p.Partitions, inspector{m.Node}.name(p.Peer), p.Err)
+		parts[i] = fmt.Sprintf("%d partitions not compared with %s: %v", p.Partitions, m.name(p.Peer), p.Err)
 	}
 	return strings.Join(parts, "; ")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -19,9 +20,14 @@ type release struct {
 	woken chan struct{}
 	moves atomic.Uint64 // how often all of the disk was put into quarantine
 	held  atomic.Uint64 // records in quarantine
+
+	mu    sync.Mutex
+	fewer map[uint16]struct{} // partitions from which records were taken since they were counted
 }
 
-func newRelease(c *Core) *release { return &release{Core: c, woken: make(chan struct{}, 1)} }
+func newRelease(c *Core) *release {
+	return &release{Core: c, woken: make(chan struct{}, 1), fewer: make(map[uint16]struct{})}
+}
 
 // wake says that more has been merged.
 func (r *release) wake() {
@@ -35,6 +41,24 @@ func (r *release) wake() {
 func (r *release) moved() {
 	r.moves.Add(1)
 	r.wake()
+}
+
+// taken says that a record of a partition was taken out of quarantine.
+func (r *release) taken(partition uint16) {
+	r.mu.Lock()
+	r.fewer[partition] = struct{}{}
+	r.mu.Unlock()
+	r.wake()
+}
+
+// recount has partitions counted again from which records were taken.
+func (r *release) recount(known map[uint16]apart) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.fewer {
+		known[p] = apart{judged: known[p].judged}
+	}
+	clear(r.fewer)
 }
 
 // apart is what is known of the records in quarantine of a partition.
@@ -67,6 +91,7 @@ func (r *release) all(ctx context.Context, known map[uint16]apart) error {
 	if err != nil {
 		return err
 	}
+	r.recount(known)
 	maps.DeleteFunc(known, func(p uint16, _ apart) bool { return !slices.Contains(partitions, p) })
 	var held uint64
 	for _, p := range partitions {
@@ -92,6 +117,9 @@ func (r *release) partition(ctx context.Context, p uint16, was apart) (apart, er
 		if err != nil {
 			return was, err
 		}
+		if was.records == 0 {
+			was.judged = 0 // so that what is known of the partition is forgotten
+		}
 	}
 	missing, fall := r.ledger.Sources(p, repairPorts{r.Core}.Owners(p, kv.MaxN))
 	if len(missing) > 0 || was.judged >= fall || !r.admission.Registered() || ctx.Err() != nil {
@@ -103,7 +131,7 @@ func (r *release) partition(ctx context.Context, p uint16, was apart) (apart, er
 	}
 	if done.Kept > 0 {
 		r.world.Log.Warn("records of a disk that was set back stay in quarantine: no other owner has them, and they may have been deleted: "+
-			"see starling status --quarantine", zap.Uint16("partition", p), zap.Int("kept", done.Kept))
+			"see starling quarantine", zap.Uint16("partition", p), zap.Int("kept", done.Kept))
 	}
 	was.judged, was.records = fall, uint64(done.Kept)
 	return was, nil

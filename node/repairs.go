@@ -44,6 +44,7 @@ type repairs struct {
 	keeper    *standing.Keeper
 	setback   standing.Setback
 	release   *release
+	restorer  *restorer
 	admission *admission
 	missed    *hints.Log
 	replayer  *hints.Replayer
@@ -63,7 +64,7 @@ func (c *Core) makeRepairs() {
 	r.setback = standing.Setback{
 		Self: c.id, Shelves: shelves{c.store, c.replica}, Facts: standingFacts{c.facts()}, View: view, Now: c.world.Now,
 	}
-	r.release, r.admission = newRelease(c), c.admission
+	r.release, r.restorer, r.admission = newRelease(c), newRestorer(c), c.admission
 	r.keeper = standing.NewKeeper(standing.KeeperConfig{
 		Ledger: c.ledger, Announce: c.admission.announce, OnSetBack: c.putAway,
 		Patience: o.Patience, Chapter: orDefault(o.Chapter, defaultChapter), Acknowledged: c.replica.Acknowledged,

@@ -144,6 +144,22 @@ func (s shelves) Settle(
 	})
 }
 
+// discard removes a record from quarantine if it still has that digest. Otherwise
+// the error is errNotThatRecord.
+func (s shelves) discard(ctx context.Context, away kv.Slot, digest uint64) error {
+	return s.step(ctx, func(tx *storage.Tx) error {
+		old, err := tx.Get(away)
+		if err != nil {
+			return err
+		}
+		if kv.Digest(away.Key, kv.AppendRecord(nil, old)) != digest {
+			return errNotThatRecord
+		}
+		tx.Put(away, storage.Change{})
+		return nil
+	})
+}
+
 // Number implements [standing.Shelves].
 func (s shelves) Number(partition uint16) (uint64, error) { return s.replica.Number(partition), nil }
 

@@ -210,7 +210,7 @@ func newHoldingJSON(h coordinator.Holding) holdingJSON {
 		out.Error = h.Err.Error()
 	}
 	if !h.Record.Absent() {
-		out.Hash = recordHash(h.Record)
+		out.Hash = RecordHash(h.Record)
 	}
 	for _, v := range h.Record.Live {
 		out.Siblings = append(out.Siblings, ownedJSON{

@@ -83,11 +83,11 @@ func TestHashComparesReplicas(t *testing.T) {
 	r := twoSiblings(t)
 	other := r
 	other.Mine = kv.Mine{}
-	if recordHash(r) != recordHash(other) {
+	if RecordHash(r) != RecordHash(other) {
 		t.Error("what is local changed the hash")
 	}
 	other.NMax++
-	if recordHash(r) == recordHash(other) {
+	if RecordHash(r) == RecordHash(other) {
 		t.Error("what is shared did not change the hash")
 	}
 }

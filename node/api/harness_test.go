@@ -360,6 +360,7 @@ func (i *inspector) Explain(context.Context, kv.Key, int) (coordinator.Explanati
 type repairs struct {
 	asked       []Selection
 	quarantined []Quarantined
+	settled     []string // what was done, to which key and hash
 	err         error
 }
 
@@ -385,4 +386,23 @@ func (r *repairs) Quarantine(_ context.Context, after Place, limit int) ([]Quara
 	}
 	rest := r.quarantined[from:]
 	return rest[:min(limit, len(rest))], limit < len(rest), r.err
+}
+
+func (r *repairs) Restore(_ context.Context, key kv.Key, hash string) (Settled, error) {
+	return r.settle("restore", key, hash, BecameRestored, BecameDelete, BecameThere)
+}
+
+func (r *repairs) Discard(_ context.Context, key kv.Key, hash string) (Settled, error) {
+	return r.settle("discard", key, hash, BecameDiscarded, BecameDiscarded, BecameDiscarded)
+}
+
+// settle finds the record by its key.
+func (r *repairs) settle(what string, key kv.Key, hash string, became ...string) (Settled, error) {
+	r.settled = append(r.settled, fmt.Sprintf("%s %q %s", what, key.Name, hash))
+	out := Settled{Removed: true}
+	if i := slices.IndexFunc(r.quarantined, func(q Quarantined) bool { return q.Key == key }); i >= 0 {
+		out.Record = r.quarantined[i].Record
+	}
+	out.Became = became[:len(out.Record.Live)]
+	return out, r.err
 }

@@ -72,7 +72,7 @@ type briefJSON struct {
 func newBriefJSON(h Held) briefJSON {
 	return briefJSON{
 		Bucket: h.Key.Bucket, Key: escape(h.Key.Name), Partition: h.Partition, Target: h.Target,
-		Hash: recordHash(h.Record), NMax: h.Record.NMax,
+		Hash: RecordHash(h.Record), NMax: h.Record.NMax,
 	}
 }
 
@@ -80,7 +80,7 @@ func newHeldJSON(h Held) heldJSON {
 	r := h.Record
 	out := heldJSON{
 		Bucket: h.Key.Bucket, Key: escape(h.Key.Name), Partition: h.Partition, Target: h.Target,
-		Hash: recordHash(r), Clock: newDotsJSON(r.Clock), Siblings: make([]siblingJSON, len(r.Live)),
+		Hash: RecordHash(r), Clock: newDotsJSON(r.Clock), Siblings: make([]siblingJSON, len(r.Live)),
 		NMax: r.NMax, IDFloor: optional(r.IDFloor),
 	}
 	for i, v := range r.Live {
@@ -136,6 +136,8 @@ func newDotsJSON(dots []vclock.Dot) []dotJSON {
 	return out
 }
 
-func recordHash(r kv.Record) string { return hexWord(xxhash.Sum64(kv.AppendRecord(nil, r))) }
+// RecordHash is how a record is named where records are shown: the xxhash64 of
+// its canonical encoding, in hexadecimal digits.
+func RecordHash(r kv.Record) string { return hexWord(xxhash.Sum64(kv.AppendRecord(nil, r))) }
 
 func hexWord(v uint64) string { return string(appendHex(nil, v)) }

@@ -118,7 +118,7 @@ func (s *Server) quarantine(x *exchange) error {
 
 func newQuarantinedJSON(q Quarantined) quarantinedJSON {
 	out := quarantinedJSON{
-		Bucket: q.Key.Bucket, Key: escape(q.Key.Name), Partition: q.Partition, Why: q.Why, Hash: recordHash(q.Record),
+		Bucket: q.Key.Bucket, Key: escape(q.Key.Name), Partition: q.Partition, Why: q.Why, Hash: RecordHash(q.Record),
 		Siblings: make([]quarantinedSiblingJSON, len(q.Record.Live)),
 	}
 	if !q.Since.IsZero() {
@@ -126,12 +126,16 @@ func newQuarantinedJSON(q Quarantined) quarantinedJSON {
 		out.Since = &at
 	}
 	for i, v := range q.Record.Live {
-		out.Siblings[i] = quarantinedSiblingJSON{
-			Dot: v.Dot.String(), Kind: kindName(v.Value.Kind), Modified: v.Value.Stamp.Time().UTC(),
-			Length: v.Value.Length, Checksum: string(appendChecksum(nil, v.Value.Checksum)),
-		}
+		out.Siblings[i] = newQuarantinedSiblingJSON(v)
 	}
 	return out
+}
+
+func newQuarantinedSiblingJSON(v kv.Version) quarantinedSiblingJSON {
+	return quarantinedSiblingJSON{
+		Dot: v.Dot.String(), Kind: kindName(v.Value.Kind), Modified: v.Value.Stamp.Time().UTC(),
+		Length: v.Value.Length, Checksum: string(appendChecksum(nil, v.Value.Checksum)),
+	}
 }
 
 // String writes the place as the parameter after has it: partition/bucket/key,

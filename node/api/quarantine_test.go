@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +70,51 @@ func TestQuarantineRefused(t *testing.T) {
 		}
 		if a := do(t, n.data, "GET", c.target, ""); a.status != 404 {
 			t.Errorf("clients were shown what is in quarantine: %d", a.status)
+		}
+	}
+}
+
+// TestSettle: what is to be settled is named by key and hash, and every sibling
+// is answered for.
+func TestSettle(t *testing.T) {
+	all := &repairs{quarantined: quarantined(t)}
+	n := start(t, new(scripted), func(o *Options) { o.Repairs = all })
+	target := "b/" + escape(hostileName) + "?hash=" + RecordHash(all.quarantined[0].Record)
+	a := do(t, n.admin, "POST", "/quarantine/restore/"+target, "")
+	if a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	golden(t, "restored.json", indent(t, a.body))
+	if a := do(t, n.admin, "POST", "/quarantine/discard/"+target, ""); a.status != 200 || strings.Count(a.body, `"became":"discarded"`) != 3 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	hash := RecordHash(all.quarantined[0].Record)
+	want := []string{fmt.Sprintf("restore %q %s", hostileName, hash), fmt.Sprintf("discard %q %s", hostileName, hash)}
+	if !slices.Equal(all.settled, want) {
+		t.Errorf("%q, want %q", all.settled, want)
+	}
+}
+
+func TestSettleRefused(t *testing.T) {
+	changed := &kv.Error{Code: kv.CodePrecondition, Message: "list it again"}
+	for _, c := range []struct {
+		target string
+		err    error
+		status int
+		want   string
+	}{
+		{"b/k", nil, 400, "by the hash that /quarantine shows"},
+		{"b/k?hash=7", nil, 400, "the hash that /quarantine shows"},
+		{"b/k?hash=0123456789abcdef&n=3", nil, 400, "known here are hash"},
+		{"b/?hash=0123456789abcdef", nil, 400, "the key is empty"},
+		{"b/k?hash=0123456789abcdef", changed, 412, "list it again"},
+		{"b/k?hash=0123456789abcdef", errBroken, 500, "logged as request"},
+	} {
+		for _, what := range []string{"/quarantine/restore/", "/quarantine/discard/"} {
+			n := start(t, new(scripted), func(o *Options) { o.Repairs = &repairs{err: c.err} })
+			if a := do(t, n.admin, "POST", what+c.target, ""); a.status != c.status || !strings.Contains(a.body, c.want) {
+				t.Errorf("%s%s: %d %s", what, c.target, a.status, a.body)
+			}
 		}
 	}
 }

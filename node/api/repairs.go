@@ -11,8 +11,8 @@ import (
 	"github.com/starling-kv/starling/kv"
 )
 
-// Repairs shows what keeps this node's replicas like those of others, and has
-// them compared at once.
+// Repairs shows what keeps this node's replicas like those of others, has them
+// compared at once, and settles what is in quarantine.
 type Repairs interface {
 	// Repairs returns the state of all repairs of this node.
 	Repairs() RepairState
@@ -22,6 +22,16 @@ type Repairs interface {
 	// Quarantine returns up to limit of the records in quarantine that come after
 	// a place, from the first if it is zero, and whether there are more.
 	Quarantine(ctx context.Context, after Place, limit int) (records []Quarantined, more bool, err error)
+	// Restore writes again the values of the record in quarantine that has this
+	// key and [RecordHash], as new writes that replace nothing, each acknowledged
+	// by a quorum of owners, unless the value is there already or was replaced.
+	// If any of them lives then, the record is removed. Values that could not be
+	// written stay in quarantine; restoring again skips the others. A [kv.Error]
+	// says what failed.
+	Restore(ctx context.Context, key kv.Key, hash string) (Settled, error)
+	// Discard removes the record in quarantine that has this key and [RecordHash],
+	// values and all. A [kv.Error] says why it did not.
+	Discard(ctx context.Context, key kv.Key, hash string) (Settled, error)
 }
 
 // Selection is what is to be repaired; the zero Selection is all of the node.

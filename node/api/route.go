@@ -56,6 +56,8 @@ var routes = []route{
 	{"/replica/", adminPort, get((*Server).replica)},
 	{"/explain/", adminPort, get((*Server).explainKey)},
 	{"/quarantine", adminPort, get((*Server).quarantine)},
+	{"/quarantine/restore/", adminPort, []verb{{fasthttp.MethodPost, (*Server).restore}}},
+	{"/quarantine/discard/", adminPort, []verb{{fasthttp.MethodPost, (*Server).discard}}},
 	{"/repairs", adminPort, get((*Server).repairState)},
 	{"/repair", adminPort, []verb{{fasthttp.MethodPost, (*Server).repair}}},
 	{"/debug/pprof/", adminPort, get((*Server).profile)},

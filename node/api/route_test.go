@@ -12,7 +12,10 @@ var methods = []string{"GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS
 
 // adminOnly is written down here once more: a route that is added must be
 // thought about.
-var adminOnly = []string{"/metrics", "/replica", "/replica/", "/explain/", "/quarantine", "/repairs", "/repair", "/debug/pprof/"}
+var adminOnly = []string{
+	"/metrics", "/replica", "/replica/", "/explain/", "/quarantine", "/quarantine/restore/", "/quarantine/discard/",
+	"/repairs", "/repair", "/debug/pprof/",
+}
 
 // TestEveryRouteOnEveryPort tries each method on each route on both ports.
 func TestEveryRouteOnEveryPort(t *testing.T) {
@@ -60,6 +63,8 @@ func target(path, method string) string {
 		return "/kv/b/k?overwrite=true"
 	case path == "/kv/", path == "/replica/", path == "/explain/":
 		return path + "b/k"
+	case path == "/quarantine/restore/", path == "/quarantine/discard/":
+		return path + "b/k?hash=0123456789abcdef"
 	case path == "/replica":
 		return "/replica?partition=0"
 	}
