@@ -42,6 +42,7 @@ type fakeCluster struct {
 	queries map[string]string   // the last query by method
 	held    map[string]string   // by node: the lines of /replica
 	apart   map[string][]string // by node: the records of /quarantine, as JSON
+	became  map[string][]string // by the path of a key: what restoring makes of its siblings in quarantine
 	// fault, if set, may answer a request in place of the cluster, with a status;
 	// 0 lets it pass.
 	fault func(node string, r *http.Request) int
@@ -95,6 +96,8 @@ func (f *fakeCluster) serve(name string, w http.ResponseWriter, r *http.Request)
 		f.dump(w, r, f.held[name])
 	case path == "/quarantine":
 		f.quarantine(w, r, name)
+	case strings.HasPrefix(path, "/quarantine/"):
+		f.settle(w, name, strings.TrimPrefix(path, "/quarantine"), query)
 	case path == "/repair", path == "/repairs":
 		f.repair(w, r, name)
 	case strings.HasPrefix(path, "/explain/"):
@@ -365,24 +368,6 @@ func (f *fakeCluster) dump(w io.Writer, r *http.Request, lines string) {
 			_, _ = io.WriteString(w, line)
 		}
 	}
-}
-
-// quarantine answers with a page. Its places are numbers of records.
-func (f *fakeCluster) quarantine(w io.Writer, r *http.Request, name string) {
-	from, _ := strconv.Atoi(r.URL.Query().Get("after"))
-	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
-	if err != nil {
-		f.t.Error(err)
-	}
-	all := f.apart[name]
-	to := min(from+limit, len(all))
-	next := ""
-	if to < len(all) {
-		next = strconv.Itoa(to)
-	}
-	f.answer(w, map[string]any{
-		"node": name, "total": len(all), "records": json.RawMessage("[" + strings.Join(all[from:to], ",") + "]"), "next": next,
-	})
 }
 
 // repair is over at the second look.

@@ -175,7 +175,7 @@ func TestHelp(t *testing.T) {
 		t.Errorf("exit %d, standard error %q", r.code, r.err)
 	}
 	golden(t, "help", r.out)
-	for _, command := range []string{"dev", "serve", "put", "get", "delete", "status", "import", "verify", "bench"} {
+	for _, command := range []string{"dev", "serve", "put", "get", "delete", "status", "repair", "quarantine", "import", "verify", "bench"} {
 		if r := starling(t, "", command, "--help"); r.code != 0 || !strings.Contains(r.out, "Examples:\n\n    starling "+command) {
 			t.Errorf("help of %s: %+v", command, r)
 		}

@@ -29,7 +29,12 @@ func look(ctx context.Context, target string, into any) error {
 // ask sends a request without a body to a node and reads the JSON document that
 // it answers with, within lookTimeout.
 func ask(ctx context.Context, method, target string, into any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errSilent)
+	return askFor(ctx, lookTimeout, method, target, into)
+}
+
+// askFor is ask with a time of its own.
+func askFor(ctx context.Context, most time.Duration, method, target string, into any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, most, silentFor(most))
 	defer cancel()
 	body, err := open(ctx, method, target)
 	if err != nil {
@@ -46,7 +51,7 @@ func ask(ctx context.Context, method, target string, into any) error {
 	return nil
 }
 
-var errSilent = fmt.Errorf("silent for %v", lookTimeout)
+func silentFor(d time.Duration) error { return fmt.Errorf("silent for %v", d) }
 
 // open sends a request and returns the body of the answer, if that is a good
 // one. A node that does not answer has an exit code of its own.
@@ -102,7 +107,7 @@ func refusal(target, status string, body []byte) error {
 func stream(ctx context.Context, target string) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &streamed{ctx: ctx, cancel: cancel, target: target}
-	timer := time.AfterFunc(lookTimeout, func() { cancel(errSilent) })
+	timer := time.AfterFunc(lookTimeout, func() { cancel(silentFor(lookTimeout)) })
 	defer timer.Stop()
 	body, err := open(ctx, http.MethodGet, target)
 	if err != nil {
@@ -123,7 +128,7 @@ type streamed struct {
 
 // Read implements [io.Reader].
 func (s *streamed) Read(p []byte) (int, error) {
-	timer := time.AfterFunc(lookTimeout, func() { s.cancel(errSilent) })
+	timer := time.AfterFunc(lookTimeout, func() { s.cancel(silentFor(lookTimeout)) })
 	defer timer.Stop()
 	n, err := s.body.Read(p)
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -18,16 +18,17 @@ import (
 
 // cli is the command line.
 type cli struct {
-	Dev    devCmd    `cmd:"" help:"Run a cluster on this machine, for development."`
-	Serve  serveCmd  `cmd:"" help:"Run one node."`
-	Put    putCmd    `cmd:"" help:"Store a value."`
-	Get    getCmd    `cmd:"" help:"Print a value."`
-	Delete deleteCmd `cmd:"" help:"Delete a key."`
-	Status statusCmd `cmd:"" help:"Show the cluster, or where a key lives."`
-	Repair repairCmd `cmd:"" help:"Compare replicas now, and make them equal."`
-	Import importCmd `cmd:"" help:"Store the files of a directory."`
-	Verify verifyCmd `cmd:"" help:"Compare the files of a directory with what every node returns."`
-	Bench  benchCmd  `cmd:"" help:"Measure the cluster under load, alone or beside others."`
+	Dev        devCmd        `cmd:"" help:"Run a cluster on this machine, for development."`
+	Serve      serveCmd      `cmd:"" help:"Run one node."`
+	Put        putCmd        `cmd:"" help:"Store a value."`
+	Get        getCmd        `cmd:"" help:"Print a value."`
+	Delete     deleteCmd     `cmd:"" help:"Delete a key."`
+	Status     statusCmd     `cmd:"" help:"Show the cluster, or where a key lives."`
+	Repair     repairCmd     `cmd:"" help:"Compare replicas now, and make them equal."`
+	Quarantine quarantineCmd `cmd:"" help:"List, restore or discard what a disk that was set back held."`
+	Import     importCmd     `cmd:"" help:"Store the files of a directory."`
+	Verify     verifyCmd     `cmd:"" help:"Compare the files of a directory with what every node returns."`
+	Bench      benchCmd      `cmd:"" help:"Measure the cluster under load, alone or beside others."`
 }
 
 const description = "Starling, a key-value cluster without a leader."

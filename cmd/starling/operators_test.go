@@ -205,38 +205,6 @@ func TestRepairRefuses(t *testing.T) {
 	}
 }
 
-func TestStatusQuarantine(t *testing.T) {
-	f := newFakeCluster(t, 3)
-	if r := starling(t, "", "status", "--quarantine"); r.code != 0 || strings.Count(r.out, "nothing") != 3 {
-		t.Errorf("%+v", r)
-	}
-	record := func(key int, why string) string {
-		return fmt.Sprintf(`{"bucket":"b","key":"k%d","partition":2,"since":%q,"why":%q,"siblings":[{"length":2048}]}`,
-			key, "2026-11-22T10:00:00Z", why)
-	}
-	all := make([]string, 2*quarantinePage+1)
-	for i := range all {
-		all[i] = record(i, "maybe_deleted")
-	}
-	old := strings.Replace(record(1, "not_owner"), `"2026-11-22T10:00:00Z"`, "null", 1)
-	f.apart = map[string][]string{"n1": {record(0, "waits"), old}, "n2": all}
-	f.nodes[2].Close()
-	r := starling(t, "", "status", "--quarantine", "--limit=3")
-	golden(t, "quarantine", f.anonymous(r.out))
-	if r.code != exitNoAnswer || !strings.Contains(r.err, "the quarantine of n3") {
-		t.Errorf("%+v", r)
-	}
-	r = starling(t, "", "status", "--quarantine", "--limit=0", "-o", "json")
-	var states []quarantineState
-	err := json.Unmarshal([]byte(r.out), &states)
-	if err != nil || len(states) != 3 || len(states[1].Records) != len(all) || states[2].Error == "" {
-		t.Errorf("%v: %.500s", err, r.out)
-	}
-	if r := starling(t, "", "status", "--quarantine", "--limit=-1"); r.code != exitUsage {
-		t.Errorf("%+v", r)
-	}
-}
-
 // TestProgressLines: bytes are shown of what has some.
 func TestProgressLines(t *testing.T) {
 	for _, c := range []struct {

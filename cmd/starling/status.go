@@ -25,9 +25,7 @@ type statusCmd struct {
 	Key   *keyArg `xor:"what" placeholder:"BUCKET/KEY" help:"Show which nodes own the key, and what each of them holds."`
 	N     int     `placeholder:"N" help:"With --key: so many owners, if the key has no more."`
 
-	Replicas   bool `xor:"what" help:"Compare what all members hold of every key, without repairing anything."`
-	Quarantine bool `xor:"what" help:"List what members keep back since their disk was set back."`
-	Limit      int  `default:"100" placeholder:"COUNT" help:"With --quarantine: so many records of each member; 0 for all. Default: 100."`
+	Replicas bool `xor:"what" help:"Compare what all members hold of every key, without repairing anything."`
 }
 
 // Help is the detail below the flags.
@@ -36,25 +34,17 @@ func (*statusCmd) Help() string {
 node owns first, REPLICA those that it owns after another. HINTS OWED are
 writes that others missed; DIVERGED and HEALED count keys since the node's
 start; CLEAN SINCE is how long ago all that it shares had last been compared
-and found equal. What follows REPLICA is told by each node itself.
+and found equal. What follows REPLICA is told by each node itself. For what is
+in quarantine see starling quarantine.
 
 With --key, the nodes are in the order in which they own the key or stand in
 for its owners. With --replicas, all members must be up; it fails if owners
 differ.
 
-With --quarantine, WHY is "waits" while the partition is still merged from its
-other owners; then what is needed comes back by itself. "maybe deleted" is a
-record that no other node has, in a partition in which deletes were removed for
-good since: it may be a write that was lost elsewhere, or a deleted one. "not
-owner" is one that was kept for another node. Whoever wants a value back reads
-it from /replica/BUCKET/KEY?values=true of the node's address for operators, and
-writes it again.
-
 Examples:
   starling status
   starling status --key carts/ann --n 5
-  starling status --replicas -o json
-  starling status --quarantine`
+  starling status --replicas -o json`
 }
 
 // Run prints the state of the cluster, or of a key.
@@ -71,8 +61,6 @@ func (c *statusCmd) Run(ctx context.Context, w *world) error {
 		return c.explain(ctx, w, cluster)
 	case c.Replicas:
 		return c.replicas(ctx, w, cluster)
-	case c.Quarantine:
-		return c.quarantine(ctx, w, cluster)
 	}
 	slices.SortFunc(cluster.Nodes, func(a, b api.Node) int { return compareNames(a.Name, b.Name) })
 	state := clusterState{Cluster: cluster, Repairs: repairStates(ctx, cluster)}
@@ -115,7 +103,7 @@ func tableOfNodes(p *page, c clusterState) {
 			first[n.Name], max(0, n.Partitions-first[n.Name]),
 		}
 		if r, ok := c.Repairs[n.Name]; ok {
-			cells = append(cells, standingOf(r.Standing), hintsOwed(r.Hints), r.Found, r.Healed, cleanSince(r.OldestClean))
+			cells = append(cells, standingOf(r), hintsOwed(r.Hints), r.Found, r.Healed, cleanSince(r.OldestClean))
 		} else {
 			cells = append(cells, "?", "?", "?", "?", "?")
 		}
@@ -123,17 +111,21 @@ func tableOfNodes(p *page, c clusterState) {
 	}
 }
 
-// standingOf says whether readers may count the node.
-func standingOf(s api.StandingState) string {
+// standingOf says whether readers may count the node, and what it keeps back.
+func standingOf(r api.RepairState) string {
+	s, said := r.Standing, "good"
 	switch {
 	case !s.Registered:
-		return "starting"
+		said = "starting"
 	case s.Fallen > 0:
-		return fmt.Sprintf("catching up, %d of %d", s.Partitions-s.Fallen, s.Partitions)
+		said = fmt.Sprintf("catching up, %d of %d", s.Partitions-s.Fallen, s.Partitions)
 	case s.Doubted > 0:
-		return fmt.Sprintf("good, %d ranges damaged", s.Doubted)
+		said = fmt.Sprintf("good, %d ranges damaged", s.Doubted)
 	}
-	return "good"
+	if r.Quarantined > 0 {
+		said += fmt.Sprintf(", %s in quarantine", humanize.Comma(int64(r.Quarantined)))
+	}
+	return said
 }
 
 // hintsOwed is what the node keeps for others.
