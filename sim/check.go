@@ -37,7 +37,7 @@ func (h *history) checkValues(key int, values ids, where string) []Violation {
 		case w.outcome == Failed:
 			out = append(out, violation("not applied", "%s shows #%d, which was reported as not applied", where, id))
 		default:
-			if s, ok := w.must.first(func(s int) bool { return s != id && values.has(s) }); ok && !h.setBackSince(w) {
+			if s, ok := w.must.first(func(s int) bool { return s != id && values.has(s) }); ok && !h.mayReturn(s, w) {
 				v := violation("causal", "%s shows #%d beside #%d, whose context had seen it", where, s, id)
 				v.again = h.records[s]
 				out = append(out, v)
@@ -117,7 +117,7 @@ func (h *history) checkFinal(key int, live ids) []Violation {
 		if !h.explained(w, live, false) {
 			out = append(out, violation("set", "#%d was acknowledged by %v and is lost: k%d holds %v", w.ID, w.acked, key, live.list()))
 		}
-		if s, ok := w.must.first(func(s int) bool { return s != w.ID && live.has(s) }); ok && !h.setBackSince(w) {
+		if s, ok := w.must.first(func(s int) bool { return s != w.ID && live.has(s) }); ok && !h.mayReturn(s, w) {
 			v := violation("resurrection", "k%d holds #%d, which #%d (acknowledged) had replaced", key, s, w.ID)
 			if len(h.losses) > 0 {
 				v.again = h.records[s]

@@ -148,8 +148,28 @@ func TestCheckFinalSees(t *testing.T) {
 			"a value on a disk that was set back unnoticed",
 			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Write, outcome: OK, must: []int{0}}},
 			[]int{0, 1},
-			func(h *history) { h.lossy("n2", loss{silent: true}) },
+			func(h *history) {
+				h.ages = true
+				h.lossy("n2", loss{silent: true, from: h.moment()})
+			},
 			nil,
+		},
+		{
+			"a value that is not on the backup to which a disk was set back unnoticed",
+			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Write, outcome: OK, must: []int{0}}},
+			[]int{0, 1},
+			func(h *history) {
+				h.ages = true
+				h.lossy("n2", loss{silent: true, from: h.records[0].begin - 1})
+			},
+			[]string{"causal", "resurrection"},
+		},
+		{
+			"a value on a disk that was set back unnoticed, where nothing is reaped",
+			[]told{{id: 0, kind: Write, outcome: OK}, {id: 1, kind: Write, outcome: OK, must: []int{0}}},
+			[]int{0, 1},
+			func(h *history) { h.lossy("n2", loss{silent: true, from: h.moment()}) },
+			[]string{"causal", "resurrection"},
 		},
 		{
 			"a value on a disk that was set back",

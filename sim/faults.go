@@ -226,7 +226,7 @@ func (w *world) end(f Fault, m *machine) {
 			w.history.lossy(m.name, loss{unsynced: true})
 			return
 		}
-		w.history.lossy(m.name, loss{silent: !w.noticeable(f), owed: w.owed(m)})
+		w.history.lossy(m.name, loss{silent: !w.noticeable(f), from: m.backed, owed: w.owed(m)})
 		m.crash(memory.LoseAll, true)
 		m.disk.Disk, m.backup = m.backup, nil
 	}

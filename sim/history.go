@@ -71,6 +71,7 @@ type loss struct {
 	at       int
 	unsynced bool // only what had not been synced
 	silent   bool // the node cannot have noticed
+	from     int  // of a disk that was set back: when its backup was made
 	owed     ids  // the writes that stand-ins were still holding for the node
 }
 
@@ -107,12 +108,17 @@ func (h *history) judgeLosses(r *record) {
 	r.lost = !slices.ContainsFunc(r.acked, func(node string) bool { return !hit(node, false) && !h.passedOn(r, node) })
 }
 
-// setBackSince reports whether a disk was set back after r began and nobody who is
-// left knows. What r replaced may be on it, and all that tells of that folded or
-// reaped meanwhile.
-func (h *history) setBackSince(r *record) bool {
+// mayReturn reports whether what the write r replaced may show again: it was on a
+// backup to which a disk was set back since without anybody knowing, and all that
+// told of its replacement may have been folded or reaped before.
+func (h *history) mayReturn(replaced int, r *record) bool {
+	if !h.ages {
+		return false
+	}
 	for _, losses := range h.losses {
-		if slices.ContainsFunc(losses, func(l loss) bool { return l.silent && l.at > r.begin }) {
+		if slices.ContainsFunc(losses, func(l loss) bool {
+			return l.silent && l.at > r.begin && l.from > h.records[replaced].begin
+		}) {
 			return true
 		}
 	}

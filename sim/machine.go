@@ -34,6 +34,7 @@ type machine struct {
 	name   string
 	disk   *disk
 	backup *memory.Disk // an earlier state of the disk
+	backed int          // the moment of it
 	shaky  bool         // a sync may have failed: a crash takes what it was for
 	bound  ring.ClusterID
 	boots  int // of the process

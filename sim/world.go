@@ -166,7 +166,7 @@ func (w *world) reapedSoFar() uint64 {
 func (w *world) plot(f Fault) {
 	if f.Kind == Rollback {
 		m := w.machines[f.Node]
-		w.gate.schedule(w.zero+f.At-f.age(), "backup of "+m.name, func() { m.backup = m.disk.Clone() })
+		w.gate.schedule(w.zero+f.At-f.age(), "backup of "+m.name, func() { m.backup, m.backed = m.disk.Clone(), w.history.moment() })
 	}
 	w.gate.schedule(w.zero+f.At, f.String(), func() {
 		h := &healing{heal: w.strike(f)}
