@@ -55,7 +55,7 @@ type serveCmd struct {
 	ReapAfter     time.Duration `default:"24h" help:"Remove deletes for good, everywhere, when they are so old."`
 	ReapEvery     time.Duration `default:"1m" help:"Look so often for what can be removed."`
 
-	MemoryLimit byteSize `default:"512MiB" help:"Memory that the garbage collector aims at; 0: none. GOMEMLIMIT ranks before it."`
+	MemoryLimit byteSize `default:"448MiB" help:"Memory that the garbage collector aims at; 0: none. GOMEMLIMIT ranks before it."`
 
 	RecordCache byteSize `default:"128MiB" help:"Of that, memory for copies of the records in use; 0: none."`
 
