@@ -73,7 +73,7 @@ func (c *Core) makeRepairs() {
 	r.exchanger = antientropy.New(antientropy.Config{
 		Self: c.id, View: view, Local: ports, Leaves: ports, Values: ports, Doubts: doubtedLeaves{c}, Ledger: ports,
 		Peers: c.client, Mover: c.client,
-		Pressure: c.pressed, Now: time.Now, Random: c.world.Random, Log: log.Named("antientropy"),
+		Pressure: c.yields, Now: time.Now, Random: c.world.Random, Log: log.Named("antientropy"),
 		Every: o.Exchange, SecondLook: o.SecondLook, Scrub: o.Scrub,
 	})
 	r.answers = antientropy.NewResponder(antientropy.ResponderConfig{
@@ -162,6 +162,17 @@ func (c *Core) putAway(ctx context.Context, beyond uint64) (starts uint64, err e
 func (c *Core) pressed() bool {
 	return c.store.Stats().QueueLen > pressure || c.world.Strained != nil && c.world.Strained()
 }
+
+// yields reports whether comparing has to wait: clients come first, and so do
+// hints on their way from or to this node, since what they bring need not be
+// found by comparison.
+func (c *Core) yields() bool {
+	replaying := time.Since(c.repairs.replayer.Progress()) < lull || time.Since(c.client.LastNudged()) < lull
+	return replaying || c.pressed()
+}
+
+// lull is how long nothing is replayed before that counts as done.
+const lull = time.Second
 
 // pressure is how many updates wait in the queue of a busy store.
 const pressure = 256

@@ -72,6 +72,7 @@ type Client struct {
 	buffers   sync.Pool // of *[]byte, for requests
 	forwards  atomic.Uint64
 	nudges    chan struct{} // those under way that make this node pull
+	nudged    atomic.Int64  // when the last of them ended, in nanoseconds of Unix time
 	pressed   func() bool
 	running   sync.WaitGroup // fetches of this node's own that wait
 }

@@ -49,7 +49,10 @@ func (c *Client) Nudge(ctx context.Context, to, from kv.NodeID, keys []kv.Key, s
 func (c *Client) Nudged(ctx context.Context, caller kv.NodeID, req NudgeRequest) (NudgeReply, error) {
 	select {
 	case c.nudges <- struct{}{}:
-		defer func() { <-c.nudges }()
+		defer func() {
+			c.nudged.Store(time.Now().UnixNano())
+			<-c.nudges
+		}()
 	default:
 		return NudgeReply{}, errBusy("it pulls from others already")
 	}
@@ -78,6 +81,10 @@ func (c *Client) Nudged(ctx context.Context, caller kv.NodeID, req NudgeRequest)
 	}
 	return reply, nil
 }
+
+// LastNudged returns when this node last pulled because another node asked it to;
+// zero Unix time if it has not since the start.
+func (c *Client) LastNudged() time.Time { return time.Unix(0, c.nudged.Load()) }
 
 // isMember reports whether an active layout names the node.
 func isMember(v ring.View, id kv.NodeID) bool {
