@@ -444,3 +444,20 @@ func checkAllocation(t *testing.T, size int, decode func()) {
 	}
 	t.Errorf("decoding %d bytes allocated %d", size, after.TotalAlloc-before.TotalAlloc)
 }
+
+// A usual record is encoded in one allocation, of which little is left over.
+func TestSizeHint(t *testing.T) {
+	r := Record{NMax: 3, IDFloor: idOf(1)}
+	for i := range uint64(4) {
+		d := vclock.Dot{Actor: vclock.Actor(i + 1), Counter: 5000}
+		r.Clock = r.Clock.With(d)
+		r.Live = append(r.Live, Version{Dot: d, Value: Sibling{
+			N: 3, WriteID: idOf(int(i) + 2), ContentType: "text/plain", Inline: make([]byte, 100), Length: 100, Meta: []Meta{{"name", "value"}},
+		}})
+		r.IDs = append(r.IDs, IssuedID{idOf(int(i) + 2), []vclock.Dot{d}})
+		size := len(AppendRecord(nil, r))
+		if hint := SizeHint(r); hint < size || hint > size+size/4 {
+			t.Errorf("%d siblings: the hint is %d for %d bytes", i+1, hint, size)
+		}
+	}
+}

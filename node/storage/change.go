@@ -65,7 +65,7 @@ func planChange(slot kv.Slot, key []byte, old result, c Change, id func() uint64
 	if c.Record.Absent() {
 		p.entry = append(p.entry, Op{Key: key, Delete: true})
 	} else {
-		envelope := kv.AppendLocal(newEnvelope(recordHint(c.Record)), c.Record)
+		envelope := kv.AppendLocal(newEnvelope(mineBytes+kv.SizeHint(c.Record)), c.Record)
 		p.next.record = c.Record
 		if slot.Target == 0 {
 			p.next.digest = kv.Digest(slot.Key, kv.Canonical(envelope[envelopeBytes:]))
@@ -97,15 +97,6 @@ func deltas(slot kv.Slot, old, next result) []merkle.Delta {
 		return []merkle.Delta{merkle.Added(to, leaf, next.digest)}
 	}
 	return []merkle.Delta{merkle.Replaced(to, leaf, old.digest, next.digest)}
-}
-
-// recordHint guesses the encoded size of a record, to allocate once.
-func recordHint(r kv.Record) int {
-	n := 64 + 18*len(r.Clock) + 48*len(r.IDs)
-	for _, v := range r.Live {
-		n += 96 + len(v.Value.Inline) + len(v.Value.ContentType)
-	}
-	return n
 }
 
 // planValues plans the external values of a change.

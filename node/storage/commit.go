@@ -15,27 +15,25 @@ import (
 func (s *Store) commitAll() {
 	defer close(s.done)
 	var tasks []task
-	made := newResults()
+	r := &round{s: s, made: newResults()}
 	for s.queue.await() {
 		s.opts.Gather()
 		tasks = s.queue.take(tasks[:0], s.opts.BatchLen, s.opts.BatchBytes)
-		s.commitRound(tasks, made)
+		r.commit(tasks)
 		clear(tasks)
-		made.forget()
+		r.reset()
 		s.checkpoint()
 	}
 	s.closeErr = errors.Join(s.lastCheckpoint(), s.engine.Close())
 	s.cache.reset()
 }
 
-// commitRound applies the tasks in their order and answers each. Of made only
-// the room is used.
-func (s *Store) commitRound(tasks []task, made *results) {
-	r := round{s: s, made: made}
+// commit applies the tasks in their order and answers each.
+func (r *round) commit(tasks []task) {
 	for i, t := range tasks {
-		if r.err != nil || s.counts.failed.Load() {
+		if r.err != nil || r.s.counts.failed.Load() {
 			r.settle()
-			s.refuseAll(tasks[i:])
+			r.s.refuseAll(tasks[i:])
 			return
 		}
 		r.apply(t)
@@ -86,7 +84,8 @@ type result struct {
 	ref    reference
 }
 
-// round is one turn of the committing goroutine. It is done after settle.
+// round is one turn of the committing goroutine. It is done after settle; its
+// room, which the engine's MaxBatch bounds, serves the next one.
 type round struct {
 	s      *Store
 	made   *results
@@ -95,6 +94,15 @@ type round struct {
 	sync   bool           // a task asked for it, and there is something to sync
 	done   []func(error)  // to be called once the round is on disk
 	err    error          // of the engine: the outcome is open
+}
+
+// reset makes it ready for the next turn.
+func (r *round) reset() {
+	r.made.forget()
+	r.batch.Reset()
+	clear(r.done)
+	r.deltas, r.done = r.deltas[:0], r.done[:0]
+	r.sync, r.err = false, nil
 }
 
 // apply runs one task and adds what it changes to the batch. Errors that

@@ -16,6 +16,7 @@ import (
 const (
 	envelopeFormat = 1
 	envelopeBytes  = 10
+	mineBytes      = 17 // what [kv.AppendLocal] puts before a record, at most
 )
 
 // kind says what a payload is.
