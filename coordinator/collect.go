@@ -335,7 +335,8 @@ func (g *gathering) giveUp() {
 }
 
 func (g *gathering) unreached() error {
-	acked, hinted, failed := g.plan.failures(g.tally)
+	acked, hinted := g.plan.counted(g.tally)
+	failed := g.plan.failures(g.tally)
 	return &kv.Error{
 		Code: unreachedCode(g.ctx), N: g.plan.n, R: g.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
 		Message: fmt.Sprintf("too few owners answered: %d of %d needed, missing %s", len(acked)+len(hinted), g.need, names(failed)),

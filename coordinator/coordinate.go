@@ -206,7 +206,7 @@ func (c *Coordinator) connect(ctx context.Context, pl plan, p Put, t *Tally) err
 }
 
 func unreachable(pl plan, p Put, t *Tally, code kv.Code) error {
-	_, _, failed := pl.failures(t)
+	failed := pl.failures(t)
 	return &kv.Error{
 		Code: code, Outcome: kv.NotApplied, N: p.N, W: p.W.Of(p.N), Failed: failed, RetryAfter: time.Second,
 		Message: fmt.Sprintf("w=%d owners cannot be reached, nothing was written: missing %s; lower w, "+
@@ -370,20 +370,20 @@ func size(in intent, given []kv.Blob) int {
 // the write's own under its new dot.
 func (a assignment) blobs(old kv.Record, given []kv.Blob) ([]kv.Blob, error) {
 	var out []kv.Blob
-	missing := new(MissingBlobsError)
+	var missing []vclock.Dot
 	for _, v := range a.record.Live {
 		if !v.Value.External || old.Holds(v.Dot) {
 			continue
 		}
 		i := slices.IndexFunc(given, func(b kv.Blob) bool { return b.Dot == v.Dot || b.Dot.IsZero() && v.Dot == a.dot })
 		if i < 0 {
-			missing.Dots = append(missing.Dots, v.Dot)
+			missing = append(missing, v.Dot)
 			continue
 		}
 		out = append(out, kv.Blob{Dot: v.Dot, Data: given[i].Data})
 	}
-	if len(missing.Dots) > 0 {
-		return nil, missing
+	if len(missing) > 0 {
+		return nil, &MissingBlobsError{Dots: missing}
 	}
 	return out, nil
 }

@@ -100,7 +100,7 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 		}
 		got.Values = append(got.Values, val)
 	}
-	got.Replied, _, _ = col.plan.failures(col.tally)
+	got.Replied, _ = col.plan.counted(col.tally)
 	for _, id := range col.behind() {
 		got.Behind = append(got.Behind, col.plan.name(id))
 	}
@@ -109,7 +109,8 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 }
 
 func stale(col collection) error {
-	acked, hinted, failed := col.plan.failures(col.tally)
+	acked, hinted := col.plan.counted(col.tally)
+	failed := col.plan.failures(col.tally)
 	return &kv.Error{
 		Code: kv.CodeStale, N: col.plan.n, R: col.tally.need, Acked: acked, Hinted: hinted, Failed: failed, RetryAfter: time.Second,
 		Message: "the owners that answered are older than the context of the request: wait, or ask without the context",

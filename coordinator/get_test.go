@@ -258,7 +258,7 @@ func TestHedgeShare(t *testing.T) {
 		for range reads {
 			reader.read(Get{Options: Options{R: One}})
 		}
-		if n := reader.Stats().Hedges; float64(n) > hedgesPerCall*reads+budgetBurst || n < budgetBurst {
+		if n := reader.Stats().Hedges; n > reads/callsPerHedge+budgetBurst || n < budgetBurst {
 			t.Errorf("%d hedges for %d reads", n, reads)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-kv/starling/kv"
@@ -204,30 +205,37 @@ func (l *latencies) of(id kv.NodeID) *estimate {
 // budget is a token bucket filled by calls, not by time: each call earns a
 // twentieth of a hedge or probe, so that these stay within 5% of replica calls.
 // Safe for concurrent use.
-type budget struct {
-	mu     sync.Mutex
-	tokens float64
-}
+type budget struct{ calls atomic.Int64 }
 
 const (
-	hedgesPerCall = 0.05
+	callsPerHedge = 20
 	budgetBurst   = 100
 )
 
-func newBudget() *budget { return &budget{tokens: budgetBurst} }
+func newBudget() *budget {
+	b := new(budget)
+	b.earn(budgetBurst * callsPerHedge)
+	return b
+}
 
 func (b *budget) earn(calls int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.tokens = min(b.tokens+hedgesPerCall*float64(calls), budgetBurst)
+	for {
+		had := b.calls.Load()
+		has := min(had+int64(calls), budgetBurst*callsPerHedge)
+		if has == had || b.calls.CompareAndSwap(had, has) { // nearly always it is full
+			return
+		}
+	}
 }
 
 func (b *budget) spend() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.tokens < 1 {
-		return false
+	for {
+		had := b.calls.Load()
+		if had < callsPerHedge {
+			return false
+		}
+		if b.calls.CompareAndSwap(had, had-callsPerHedge) {
+			return true
+		}
 	}
-	b.tokens--
-	return true
 }

@@ -220,7 +220,7 @@ func TestBudget(t *testing.T) {
 			spent++
 		}
 	}
-	if share := float64(spent) / calls; share > hedgesPerCall || share < 0.99*hedgesPerCall {
+	if share := float64(spent) / calls; share*callsPerHedge > 1 || share*callsPerHedge < 0.99 {
 		t.Errorf("a share of %v", share)
 	}
 	b.earn(1 << 30)

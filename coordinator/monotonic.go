@@ -101,7 +101,8 @@ func (c *Coordinator) hand(ctx context.Context, key kv.Key, col collection, to k
 // unheld is the error of a read that came to nothing because too few hold what
 // it found.
 func unheld(col collection, held *Tally, need int) error {
-	acked, _, failed := col.plan.failures(held)
+	acked, _ := col.plan.counted(held)
+	failed := col.plan.failures(held)
 	return &kv.Error{
 		Code: kv.CodeStale, N: col.plan.n, R: need, Acked: acked, Failed: failed, RetryAfter: time.Second,
 		Message: fmt.Sprintf("too few owners hold what was found: %d of %d needed, missing %s%s",

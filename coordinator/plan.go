@@ -139,23 +139,33 @@ func (p plan) newer(err error) *StaleViewError {
 	return nil
 }
 
-// failures lists who counted and why the others did not, by name.
-func (p plan) failures(t *Tally) (acked, hinted []string, failed []kv.Failure) {
+// counted lists who counted, by name.
+func (p plan) counted(t *Tally) (acked, hinted []string) {
 	owners := t.Owners()
 	acked = make([]string, 0, len(owners))
 	for _, id := range owners {
-		switch v, answered := t.vote(id); {
+		switch v, _ := t.vote(id); {
 		case v.yes && v.by == 0:
 			acked = append(acked, p.name(id))
 		case v.yes:
 			hinted = append(hinted, p.name(v.by)+" for "+p.name(id))
+		}
+	}
+	return acked, hinted
+}
+
+// failures lists why the others did not, by name.
+func (p plan) failures(t *Tally) (failed []kv.Failure) {
+	for _, id := range t.Owners() {
+		switch v, answered := t.vote(id); {
+		case v.yes:
 		case answered:
 			failed = append(failed, kv.Failure{Node: p.name(id), Reason: brief(v.reason)})
 		default:
 			failed = append(failed, kv.Failure{Node: p.name(id), Reason: noAnswer})
 		}
 	}
-	return acked, hinted, failed
+	return failed
 }
 
 const noAnswer = "no answer in time"

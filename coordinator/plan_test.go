@@ -112,7 +112,8 @@ func TestPlanNames(t *testing.T) {
 	tally.Yes(1)
 	tally.StandIn(2, 7)
 	tally.No(3, &kv.Error{Code: kv.CodeDiskFull, Message: "the disk is full", Outcome: kv.NotApplied})
-	acked, hinted, failed := p.failures(tally)
+	acked, hinted := p.counted(tally)
+	failed := p.failures(tally)
 	want := []kv.Failure{{Node: "n3", Reason: "disk_full: the disk is full"}, {Node: p.name(99), Reason: noAnswer}}
 	if !slices.Equal(acked, []string{"n1"}) || !slices.Equal(hinted, []string{p.name(7) + " for n2"}) || !slices.Equal(failed, want) {
 		t.Errorf("acked %v, hinted %v, failed %v", acked, hinted, failed)

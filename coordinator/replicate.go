@@ -99,7 +99,7 @@ func (s *spreading) done() PutDone {
 	if len(values) == 1 && (intent{Put: s.put}).made(values[0], s.dot) {
 		d.ETag = kv.ETag(values)
 	}
-	d.Acked, d.Hinted, _ = s.pl.failures(s.tally)
+	d.Acked, d.Hinted = s.pl.counted(s.tally)
 	return d
 }
 
@@ -294,7 +294,8 @@ func (s *spreading) ownBlob() []kv.Blob {
 
 // failed is the error of a write that has its dot: it may be seen, now or later.
 func (s *spreading) failed(code kv.Code, why string) error {
-	acked, hinted, failed := s.pl.failures(s.tally)
+	acked, hinted := s.pl.counted(s.tally)
+	failed := s.pl.failures(s.tally)
 	return &kv.Error{
 		Code: code, Outcome: kv.Unknown, N: s.put.N, W: s.put.W.Of(s.put.N), Acked: acked, Hinted: hinted, Failed: failed,
 		RetryAfter: time.Second,

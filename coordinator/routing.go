@@ -170,12 +170,12 @@ func (r *routing) beside(ctx context.Context, pl plan, to candidate, req Forward
 
 // alone lets this node coordinate, and waits for it.
 func (r *routing) alone(ctx context.Context, pl plan, at candidate, req ForwardRequest) *attempt {
-	a := &attempt{from: at, err: MarkNotRun(errClosed)}
-	if r.begin() {
-		defer r.running.Done()
-		a.done, a.err = r.coordinate(ctx, pl, req)
+	if !r.begin() {
+		return &attempt{from: at, err: MarkNotRun(errClosed)}
 	}
-	return a
+	defer r.running.Done()
+	done, err := r.coordinate(ctx, pl, req)
+	return &attempt{from: at, done: done, err: err}
 }
 
 func (r *routing) forward(ctx context.Context, pl plan, to kv.NodeID, req ForwardRequest) (PutDone, error) {

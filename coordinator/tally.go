@@ -20,6 +20,7 @@ type Tally struct {
 	need   int
 	groups [][]kv.NodeID // per active layout: the first n owners
 	votes  []vote        // few, so that a search is faster than a map
+	room   [4]vote       // of votes, for as many owners as most keys have
 }
 
 type vote struct {
@@ -31,7 +32,9 @@ type vote struct {
 
 // NewTally returns the count of need answers in each group. It keeps groups.
 func NewTally(need int, groups [][]kv.NodeID) *Tally {
-	return &Tally{need: need, groups: groups, votes: make([]vote, 0, len(groups[0])+1)}
+	t := &Tally{need: need, groups: groups}
+	t.votes = t.room[:0]
+	return t
 }
 
 // Yes records that owner answered well. A yes is final.
