@@ -12,6 +12,7 @@ import (
 	"github.com/starling-kv/starling/antientropy"
 	"github.com/starling-kv/starling/coordinator"
 	"github.com/starling-kv/starling/kv"
+	"github.com/starling-kv/starling/node/api"
 	"github.com/starling-kv/starling/node/membership"
 	"github.com/starling-kv/starling/node/peer"
 	"github.com/starling-kv/starling/node/replica"
@@ -166,6 +167,18 @@ func (c *Core) Views() *membership.Views { return c.views }
 // [antientropy.Exchanger.Repair].
 func (c *Core) Repair(ctx context.Context, sel antientropy.Selection, progress func(antientropy.Progress)) error {
 	return c.repairs.exchanger.Repair(ctx, sel, progress)
+}
+
+// Restore writes again what a record in quarantine holds: see [api.Repairs]. It
+// is there after Connect.
+func (c *Core) Restore(ctx context.Context, key kv.Key, hash string) (api.Settled, error) {
+	return c.repairs.restorer.Restore(ctx, key, hash)
+}
+
+// Discard removes a record from quarantine: see [api.Repairs]. It is there after
+// Connect.
+func (c *Core) Discard(ctx context.Context, key kv.Key, hash string) (api.Settled, error) {
+	return c.repairs.restorer.Discard(ctx, key, hash)
 }
 
 // TakesPart reports whether the node takes records: it does once enough members

@@ -33,16 +33,6 @@ func (m *mending) Quarantine(ctx context.Context, after api.Place, limit int) (p
 	return page, false, err
 }
 
-// Restore implements [api.Repairs].
-func (m *mending) Restore(ctx context.Context, key kv.Key, hash string) (api.Settled, error) {
-	return m.repairs.restorer.Restore(ctx, key, hash)
-}
-
-// Discard implements [api.Repairs].
-func (m *mending) Discard(ctx context.Context, key kv.Key, hash string) (api.Settled, error) {
-	return m.repairs.restorer.Discard(ctx, key, hash)
-}
-
 // quarantined says of a record in quarantine since when and why it is there.
 func (m *mending) quarantined(slot kv.Slot, r kv.Record) (api.Quarantined, error) {
 	out := api.Quarantined{Place: api.Place{Partition: int(slot.Partition), Key: slot.Key}, Record: r}

@@ -21,6 +21,7 @@ type Report struct {
 	// was healed; Converged is what the replicas took to be the same after that.
 	Reaped     uint64
 	Converged  time.Duration
+	Restored   int      // values that were restored from quarantine at the end
 	Operations []string // each with its outcome
 }
 
@@ -28,7 +29,7 @@ func (w *world) report() Report {
 	r := Report{
 		Plan: w.plan, Trace: w.gate.trace.Sum64(), Events: w.gate.released, Virtual: w.gate.now(),
 		Outcomes: make(map[Outcome]int), Violations: w.violations, FalseSiblings: w.falseSiblings,
-		Reaped: w.early, Converged: w.converged,
+		Reaped: w.early, Converged: w.converged, Restored: w.restored,
 	}
 	for _, rec := range w.history.records {
 		if rec == nil {
@@ -97,6 +98,7 @@ type totals struct {
 	virtual  time.Duration
 	events   int
 	reaped   uint64
+	restored int
 	slowest  time.Duration // to converge
 	outcomes map[Outcome]int
 	faults   map[FaultKind]int
@@ -110,6 +112,7 @@ func (s *totals) add(r Report) {
 	s.virtual += r.Virtual
 	s.events += r.Events
 	s.reaped += r.Reaped
+	s.restored += r.Restored
 	s.slowest = max(s.slowest, r.Converged)
 	for o, n := range r.Outcomes {
 		s.outcomes[o] += n
@@ -131,7 +134,7 @@ func (s *totals) String() string {
 		}
 	}
 	return fmt.Sprintf("%d seeds, %v simulated, %d events, %d operations (%d ok, %d failed, %d unknown), %d faults (%s), "+
-		"%d records reaped meanwhile, converged in %v at most",
+		"%d records reaped meanwhile, %d values restored, converged in %v at most",
 		s.runs, s.virtual.Round(time.Second), s.events, ops, s.outcomes[OK], s.outcomes[Failed], s.outcomes[Unknown],
-		count, strings.Join(kinds, ", "), s.reaped, s.slowest)
+		count, strings.Join(kinds, ", "), s.reaped, s.restored, s.slowest)
 }

@@ -41,6 +41,7 @@ type world struct {
 	converged time.Duration // what the healed replicas took to be the same
 	reaped    uint64        // records that ended processes changed in rounds of reaping
 	early     uint64        // those that were reaped before all was healed
+	restored  int           // values that a person restored from quarantine
 }
 
 // healing is the end of one fault. It comes once.
@@ -147,6 +148,7 @@ func (w *world) run() Report {
 	w.early = w.reapedSoFar()
 	w.heal()
 	w.judge()
+	w.restore()
 	w.stop()
 	return w.report()
 }

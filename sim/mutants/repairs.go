@@ -40,6 +40,18 @@ func repairs() []planted {
 			new:  "	case then <= now:",
 		},
 		{
+			name: "restored over what lives", breaks: "what is restored from quarantine replaces nothing",
+			file: "node/restore.go",
+			old:  "		Options: optionsOf(q), Key: q.slot.Key, Value: v.Data,",
+			new:  "		Options: optionsOf(q), Key: q.slot.Key, Value: v.Data, Overwrite: true,",
+		},
+		{
+			name: "removed before it is restored", breaks: "a record leaves the quarantine once a quorum has its values",
+			file: "node/restore.go",
+			old:  "			if err := r.write(ctx, q, there, id); err != nil {",
+			new:  "			if err := ctx.Err(); err != nil && !id.IsZero() {",
+		},
+		{
 			name: "a hint dropped before its target confirmed", breaks: "what counted towards a sloppy w is kept until an owner has it",
 			file: "hints/pass.go",
 			old:  "		case lacking[i] == 0:",
