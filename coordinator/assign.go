@@ -85,7 +85,7 @@ func assign(in intent, at Held, mint func() vclock.Actor, now time.Time) (assign
 
 func (in intent) assign(base kv.Record, boot uint64, mint func() vclock.Actor, now time.Time) (assignment, error) {
 	if dots := base.Attempts(in.WriteID); len(dots) > 0 && !in.WriteID.IsZero() {
-		return repeat(in, base, dots[0])
+		return repeat(in, base, dots[0], now)
 	}
 	if err := in.checkID(base, now); err != nil {
 		return assignment{}, err
@@ -102,7 +102,7 @@ func (in intent) assign(base kv.Record, boot uint64, mint func() vclock.Actor, n
 	if err := checkObject(in.Key, base, next); err != nil {
 		return assignment{}, err
 	}
-	return assignment{record: next, dot: dot, token: in.tokenAfter(next, dot)}, nil
+	return assignment{record: next, dot: dot, token: in.tokenAfter(next, dot, now)}, nil
 }
 
 // supersedes is the clock of what the write replaces, beyond what
@@ -185,7 +185,7 @@ func (in intent) judge(values []kv.Version) error {
 }
 
 // repeat answers an attempt after the first with what the first was given.
-func repeat(in intent, base kv.Record, dot vclock.Dot) (assignment, error) {
+func repeat(in intent, base kv.Record, dot vclock.Dot, now time.Time) (assignment, error) {
 	at := slices.IndexFunc(base.Live, func(v kv.Version) bool { return v.Dot == dot })
 	if at >= 0 && !sameWrite(in, base.Live[at].Value) {
 		return assignment{}, &kv.Error{
@@ -194,7 +194,7 @@ func repeat(in intent, base kv.Record, dot vclock.Dot) (assignment, error) {
 		}
 	}
 	base.NMax = max(base.NMax, uint8(in.n))
-	return assignment{record: base, dot: dot, token: in.tokenAfter(base, dot), repeated: true}, nil
+	return assignment{record: base, dot: dot, token: in.tokenAfter(base, dot, now), repeated: true}, nil
 }
 
 func sameWrite(in intent, s kv.Sibling) bool {
@@ -251,11 +251,15 @@ func checkObject(key kv.Key, old, next kv.Record) error {
 }
 
 // tokenAfter is the token of an answer to a write: reads must reflect the whole
-// record, but the client has only seen its own value, unless there is no other.
-func (in intent) tokenAfter(r kv.Record, dot vclock.Dot) vclock.Token {
+// record, but the client has only seen its own value, unless no other is shown at
+// now. A tombstone holds nothing that could be lost, and what has expired is no
+// more to a writer than it is to a reader, whose token covers it too.
+func (in intent) tokenAfter(r kv.Record, dot vclock.Dot, now time.Time) vclock.Token {
 	t := vclock.Token{Seen: in.Token.Seen, Floor: r.Clock.Merge(in.Token.Floor)}
-	// A tombstone holds nothing that could be lost.
-	if !slices.ContainsFunc(r.Live, func(v kv.Version) bool { return v.Value.Kind != kv.KindTombstone && !in.made(v, dot) }) {
+	foreign := func(v kv.Version) bool {
+		return v.Value.Kind != kv.KindTombstone && !v.Value.Expired(now) && !in.made(v, dot)
+	}
+	if !slices.ContainsFunc(r.Live, foreign) {
 		t.Seen = r.Clock
 	}
 	return t

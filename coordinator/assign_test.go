@@ -138,6 +138,43 @@ func TestAssignSibling(t *testing.T) {
 	}
 }
 
+// A write's token covers what it found only if that is no value of others which
+// a reader would be shown: not a tombstone, nor what has expired.
+func TestTokenAfterWrite(t *testing.T) {
+	soon := value("for now")
+	soon.TTL = time.Minute
+	for _, c := range []struct {
+		name   string
+		before intent
+		at     time.Time
+		covers bool
+	}{
+		{"a value", value("old"), epoch, false},
+		{"a tombstone", intent{Put: Put{Tombstone: true}, fresh: true}, epoch, true},
+		{"a value before its time", soon, epoch.Add(time.Minute - time.Millisecond), false},
+		{"a value that has expired", soon, epoch.Add(time.Minute), true},
+	} {
+		var d desk
+		first := d.must(t, c.before)
+		second, err := d.assign(value("new"), c.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := second.token.Seen
+		if got := seen.Covers(first.dot) && seen.Covers(second.dot); got != c.covers || !got && len(seen) > 0 {
+			t.Errorf("beside %s: seen is %v", c.name, seen)
+		}
+		next := value("next")
+		next.Token = second.token
+		if _, err := d.assign(next, c.at); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.values(c.at); (len(got) == 1) != c.covers {
+			t.Errorf("beside %s: a write and the next of its chain leave %v", c.name, got)
+		}
+	}
+}
+
 // External values come along under their dots, the write's own under its new
 // one; those that the record held before are not asked for.
 func TestAssignmentBlobs(t *testing.T) {

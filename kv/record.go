@@ -42,6 +42,9 @@ type Sibling struct {
 	Inline      []byte // the value, unless External
 }
 
+// Expired reports whether the sibling is not shown any more at now.
+func (s *Sibling) Expired(now time.Time) bool { return s.Expires != 0 && s.Expires <= now.UnixMilli() }
+
 // Checksum is the checksum of a value: xxhash64.
 func Checksum(value []byte) uint64 { return xxhash.Sum64(value) }
 
@@ -160,7 +163,7 @@ func (r Record) Visible(now time.Time) (values []Version, deleted bool) {
 		switch {
 		case v.Value.Kind == KindTombstone:
 			deleted = true
-		case v.Value.Expires != 0 && v.Value.Expires <= now.UnixMilli():
+		case v.Value.Expired(now):
 		case slices.ContainsFunc(values, func(w Version) bool { return sameWrite(v, w) }):
 		default:
 			values = append(values, v)

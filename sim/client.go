@@ -307,7 +307,8 @@ func (a *attempt) acceptWrite(p *process, done coordinator.PutDone) {
 		r.writeID = done.WriteID // given by the node that handed it on
 	}
 	t := heldToken{etag: done.ETag, must: r.must, may: r.may, floor: r.floor.with(r.ID)}
-	// An expired value that is still stored is one that the token does not cover.
+	// A value that expired once the write had its dot is one that the token does
+	// not cover.
 	if sole(r, done) && (!w.plan.Ages || done.Token.Seen.Covers(done.Dot)) {
 		// The token stands for the write and for all that it found, which only
 		// deletes can have been.

@@ -123,8 +123,8 @@ func requests() []planted {
 		{
 			name: "token of a write claims what the client never saw", breaks: "seen is what the client saw",
 			file: "coordinator/assign.go",
-			old:  "return v.Value.Kind != kv.KindTombstone && !in.made(v, dot) })",
-			new:  "return false })",
+			old:  "		return v.Value.Kind != kv.KindTombstone && !v.Value.Expired(now) && !in.made(v, dot)\n",
+			new:  "		return false\n",
 		},
 		{
 			name: "a retry is a new write", breaks: "a retry adds no sibling and brings nothing back",

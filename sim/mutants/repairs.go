@@ -127,7 +127,7 @@ func repairs() []planted {
 		{
 			name: "an expired value shown", breaks: "what has expired is not shown",
 			file: "kv/record.go",
-			old:  "		case v.Value.Expires != 0 && v.Value.Expires <= now.UnixMilli():",
+			old:  "		case v.Value.Expired(now):",
 			new:  "		case v.Value.Expires < 0:",
 		},
 		{
