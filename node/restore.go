@@ -121,7 +121,7 @@ func (r *restorer) find(key kv.Key, hash string) (inQuarantine, error) {
 
 // restore writes the values of q that do not live, and removes q once any does.
 func (r *restorer) restore(ctx context.Context, q inQuarantine) (api.Settled, error) {
-	got, err := r.coordinator.Get(ctx, coordinator.Get{Options: optionsOf(q), Key: q.slot.Key, Monotonic: true})
+	got, err := r.coordinator.Get(ctx, coordinator.Get{Options: optionsOf(q), Key: q.slot.Key})
 	if err != nil {
 		return api.Settled{}, err
 	}
@@ -148,7 +148,27 @@ func (r *restorer) restore(ctx context.Context, q inQuarantine) (api.Settled, er
 			got.Values = append(got.Values, there)
 		}
 	}
+	if slices.Contains(out.Became, api.BecameThere) {
+		if err := r.hold(ctx, q, got); err != nil {
+			return out, err
+		}
+	}
 	return out, r.finish(ctx, q, &out)
+}
+
+// hold returns once a quorum of the owners of what lives holds what got shows: it
+// may be of a write that was never acknowledged. The record in quarantine may have
+// asked for more owners than the key has now.
+func (r *restorer) hold(ctx context.Context, q inQuarantine, got coordinator.Got) error {
+	o := optionsOf(q)
+	o.N = 1
+	for _, v := range got.Values {
+		o.N = max(o.N, int(v.Value.N))
+	}
+	_, err := r.coordinator.Get(ctx, coordinator.Get{
+		Options: o, Key: q.slot.Key, Monotonic: true, Floor: got.Token.Floor, FloorReap: got.Token.Reap, NoValues: true,
+	})
+	return err
 }
 
 // fate says what restoring makes of a sibling of q, beside what a quorum holds

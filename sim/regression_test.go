@@ -40,6 +40,7 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 	}{
 		{7000439, nil, "standing: a member that had just been emptied vouched for another one"},
 		{1105, nil, "sim: a stand-in passed a write on to its only owner, which was wiped"},
+		{700316, nil, "node: a record could not be restored from quarantine that had asked for more owners than its key has now"},
 		{20047, []Scene{Folded}, "sim: three disks were set back, one of them unnoticed, and a clock had been folded"},
 	} {
 		if r := Run(t, tt.seed, Config{Scenes: tt.scenes}); r.Failed() {
