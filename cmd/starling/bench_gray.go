@@ -102,20 +102,17 @@ func (c *benchGrayCmd) Run(ctx context.Context, w *world) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, front.Close()) }()
-	t, err := c.start(ctx, w, len(layout), c.nodes)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	t.talkTo(func(name string) bool { return name != grayVictim })
-	if err := t.preload(ctx); err != nil {
-		return err
-	}
-	g := &grayTrial{trial: t, cmd: c, front: front, report: &grayReport{machine: thisMachine(), Share: c.Share}}
-	if err := g.run(ctx); err != nil {
-		return err
-	}
-	return c.trialFlags.report(w, g.report, g.table)
+	return c.on(ctx, w, len(layout), c.nodes, func(t *trial) error {
+		t.talkTo(func(name string) bool { return name != grayVictim })
+		if err := t.preload(ctx); err != nil {
+			return err
+		}
+		g := &grayTrial{trial: t, cmd: c, front: front, report: &grayReport{machine: thisMachine(), Share: c.Share}}
+		if err := g.run(ctx); err != nil {
+			return err
+		}
+		return c.trialFlags.report(w, g.report, g.table)
+	})
 }
 
 // nodes are the command lines of the cluster: the one to be faulty tells others

@@ -99,14 +99,13 @@ type growthTrial struct {
 }
 
 // cluster measures one cluster in the ways that are asked for.
-func (g *growthTrial) cluster(ctx context.Context, nodes int, keys int64, ways []string) (err error) {
+func (g *growthTrial) cluster(ctx context.Context, nodes int, keys int64, ways []string) error {
 	flags := g.cmd.trialFlags
 	flags.Keys = keys
-	t, err := flags.start(ctx, g.w, nodes, flags.quietNodes)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
+	return flags.on(ctx, g.w, nodes, flags.quietNodes, func(t *trial) error { return g.measure(ctx, t, nodes, ways) })
+}
+
+func (g *growthTrial) measure(ctx context.Context, t *trial, nodes int, ways []string) error {
 	if err := t.preload(ctx); err != nil {
 		return err
 	}
@@ -120,11 +119,11 @@ func (g *growthTrial) cluster(ctx context.Context, nodes int, keys int64, ways [
 				return err
 			}
 		}
-		_, phase, err := t.measure(ctx, fmt.Sprintf("%s: %d nodes, %s keys", way, nodes, humanize.Comma(keys)), nil)
+		_, phase, err := t.measure(ctx, fmt.Sprintf("%s: %d nodes, %s keys", way, nodes, humanize.Comma(t.Keys)), nil)
 		if err != nil {
 			return err
 		}
-		g.add(growthRow{Of: way, Nodes: nodes, Keys: keys, Load: phase, Idle: idle})
+		g.add(growthRow{Of: way, Nodes: nodes, Keys: t.Keys, Load: phase, Idle: idle})
 	}
 	g.phases = append(g.phases, t.phases...)
 	return nil

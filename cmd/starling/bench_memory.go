@@ -69,20 +69,17 @@ type memoryLine struct {
 }
 
 // Run measures and prints.
-func (c *benchMemoryCmd) Run(ctx context.Context, w *world) (err error) {
-	t, err := c.start(ctx, w, 1, c.quietNodes)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	t.base.Tokens = nil // 10,000,000 of them would take the load generator's memory
-	m := &memoryTrial{trial: t, settle: c.Settle, report: &memoryReport{
-		machine: thisMachine(), Keys: c.Keys, KeySize: c.KeySize, ValueSize: c.ValueSize,
-	}}
-	if err := m.run(ctx); err != nil {
-		return err
-	}
-	return c.trialFlags.report(w, m.report, m.table)
+func (c *benchMemoryCmd) Run(ctx context.Context, w *world) error {
+	return c.on(ctx, w, 1, c.quietNodes, func(t *trial) error {
+		t.base.Tokens = nil // 10,000,000 of them would take the load generator's memory
+		m := &memoryTrial{trial: t, settle: c.Settle, report: &memoryReport{
+			machine: thisMachine(), Keys: c.Keys, KeySize: c.KeySize, ValueSize: c.ValueSize,
+		}}
+		if err := m.run(ctx); err != nil {
+			return err
+		}
+		return c.trialFlags.report(w, m.report, m.table)
+	})
 }
 
 type memoryTrial struct {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -68,20 +67,17 @@ type overloadReport struct {
 }
 
 // Run measures and prints.
-func (c *benchOverloadCmd) Run(ctx context.Context, w *world) (err error) {
-	t, err := c.start(ctx, w, c.Nodes, c.quietNodes)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	if err := t.preload(ctx); err != nil {
-		return err
-	}
-	r, err := c.measureAll(ctx, t)
-	if err != nil {
-		return err
-	}
-	return c.trialFlags.report(w, r, func(p *page) { c.table(p, r, t.phases) })
+func (c *benchOverloadCmd) Run(ctx context.Context, w *world) error {
+	return c.on(ctx, w, c.Nodes, c.quietNodes, func(t *trial) error {
+		if err := t.preload(ctx); err != nil {
+			return err
+		}
+		r, err := c.measureAll(ctx, t)
+		if err != nil {
+			return err
+		}
+		return c.trialFlags.report(w, r, func(p *page) { c.table(p, r, t.phases) })
+	})
 }
 
 func (c *benchOverloadCmd) measureAll(ctx context.Context, t *trial) (r *overloadReport, err error) {

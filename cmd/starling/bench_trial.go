@@ -57,10 +57,21 @@ type trial struct {
 	phases []bench.Phase
 }
 
+// nodeArgs are the command lines of the nodes of a plan.
+type nodeArgs func(devcluster.Plan) func(devcluster.Home, devcluster.Node) []string
+
+// on starts a cluster, has fn measure it, and ends it.
+func (c *trialFlags) on(ctx context.Context, w *world, nodes int, args nodeArgs, fn func(*trial) error) (err error) {
+	t, err := c.start(ctx, w, nodes, args)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	return fn(t)
+}
+
 // start starts a cluster for the trial. The caller closes what it got.
-func (c *trialFlags) start(
-	ctx context.Context, w *world, nodes int, args func(devcluster.Plan) func(devcluster.Home, devcluster.Node) []string,
-) (*trial, error) {
+func (c *trialFlags) start(ctx context.Context, w *world, nodes int, args nodeArgs) (*trial, error) {
 	load, err := parseWorkload(c.Workload, "")
 	if err != nil {
 		return nil, err
