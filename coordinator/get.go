@@ -100,7 +100,6 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 		}
 		got.Values = append(got.Values, val)
 	}
-	got.Replied, _ = col.plan.counted(col.tally)
 	for _, id := range col.behind() {
 		got.Behind = append(got.Behind, col.plan.name(id))
 	}

@@ -118,7 +118,6 @@ func TestPutThenGet(t *testing.T) {
 			w.same("acked", done.Acked, names3(owners[:3]...))
 			got := owners[4-i].read(Get{Options: Options{R: All}})
 			w.same("values", texts(got), values(via.name()))
-			w.same("replied", got.Replied, names3(owners[:3]...))
 			v := got.Values[0].Value
 			if v.ContentType != "text/plain" || !slices.Equal(v.Meta, []kv.Meta{{Name: "a", Value: "1"}}) || v.N != 3 {
 				t.Errorf("kept %+v", v)

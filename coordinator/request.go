@@ -188,8 +188,6 @@ type Got struct {
 	Deleted bool
 	Token   vclock.Token
 	ETag    uint64
-	// Replied are the owners whose answers were counted, as names.
-	Replied []string
 	// Behind are the owners that were seen to be behind, as names.
 	Behind []string
 }
