@@ -39,10 +39,8 @@ type ReplayConfig struct {
 
 // Replayer gives owners what they missed and what was kept in their place, each
 // as soon as it can be reached, as fast as it grants. Targets are served
-// independently, each by one goroutine at a time, and left alone after a turn
-// for as long as it took: turns take longer where clients keep the target or this
-// node busy, so that replay gives way to them. What is owed is in the store, so
-// that a restart of either side changes nothing.
+// independently, each by one goroutine at a time. What is owed is in the store,
+// so that a restart of either side changes nothing.
 type Replayer struct {
 	cfg                          ReplayConfig
 	replayed, redirected, failed atomic.Uint64
@@ -135,7 +133,6 @@ type target struct {
 	id      kv.NodeID
 	due     time.Time // of the next turn
 	busy    bool      // a turn is under way
-	began   time.Time // when it began
 	away    bool      // cannot be reached
 	pass    *pass     // nil between two
 	stages  []bool    // passes that are still to be made: of copies?
@@ -209,7 +206,7 @@ func (s *schedule) begin(ctx context.Context, now time.Time) {
 		if t.busy || t.due.After(now) || s.open == workers || !s.prepare(t, now) {
 			continue
 		}
-		t.busy, t.began = true, now
+		t.busy = true
 		s.open++
 		s.running.Go(func() {
 			t.result = t.pass.turn(ctx)
@@ -280,7 +277,7 @@ func (s *schedule) end(t *target) {
 		s.cfg.Log.Debug("a node did not take what it is owed", zap.Stringer("node", t.id), zap.Error(r.err))
 		t.retreat(now)
 	case !r.over:
-		t.due = now.Add(max(r.wait, now.Sub(t.began)))
+		t.due = now.Add(r.wait)
 	default:
 		s.over(t, now)
 	}

@@ -213,7 +213,7 @@ func (r *Replica) Sync(ctx context.Context) error {
 // What a node grants to those who would have it pull. It falls to nothing as
 // the queue of its store fills.
 const (
-	roomKeys  = 256 // of an idle node: some milliseconds of its store's time, for which writes wait
+	roomKeys  = 384 // of an idle node: some milliseconds of its store, for which writes wait
 	roomQueue = 4   // updates that wait, for each key less
 )
 
