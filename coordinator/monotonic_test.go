@@ -110,6 +110,23 @@ func TestMonotonicUnreached(t *testing.T) {
 	})
 }
 
+// A key has no more owners than it was ever written with.
+func TestMonotonicWider(t *testing.T) {
+	lives(t, 5, func(w *world) {
+		owners := w.owners(key)
+		owners[0].put(text("v").with(Options{N: 2, W: All}))
+		wide := monotonic(One)
+		wide.N = 3
+		begun := time.Now()
+		w.told(owners[0].getError(wide), kv.CodeStale, "", "kept by 2", "needs 3", "n=2")
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("said so after %v", took)
+		}
+		wide.R = Quorum
+		w.same("values", texts(owners[0].read(wide)), values("v"))
+	})
+}
+
 // An owner that heard of a round of reaping takes the merge once it was read
 // after that round.
 func TestMonotonicAfterReap(t *testing.T) {
