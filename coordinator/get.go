@@ -81,6 +81,9 @@ func (c *Coordinator) answer(ctx context.Context, g Get, col collection) (Got, e
 		col = wide
 	}
 	if g.Monotonic {
+		if err := tooFewKeep(col, g.needs()); err != nil {
+			return Got{}, err
+		}
 		if err := c.anchor(ctx, g.Key, col, g.needs()); err != nil {
 			return Got{}, err
 		}

@@ -42,13 +42,6 @@ type confirmation struct {
 // anchor sends what a read is about to return to the owners that answered with
 // less, until need owners in good standing hold it in every active layout.
 func (c *Coordinator) anchor(ctx context.Context, key kv.Key, col collection, need int) error {
-	if kept := int(col.merged.NMax); !col.merged.Absent() && kept < need {
-		return &kv.Error{
-			Code: kv.CodeStale, N: col.plan.n, R: need,
-			Message: fmt.Sprintf("the key is kept by %d nodes, and monotonic=true with this n and r needs %d that hold it: ask with n=%d",
-				kept, need, kept),
-		}
-	}
 	held := NewTally(need, col.plan.groups)
 	inbox := make(chan confirmation, len(col.replies))
 	open := 0
@@ -85,6 +78,20 @@ func (c *Coordinator) anchor(ctx context.Context, key kv.Key, col collection, ne
 		return nil
 	}
 	return errors.Join(errAgain, outdated, unheld(col, held, need))
+}
+
+// tooFewKeep is the error of a read that needs more owners to hold what it found
+// than the key has: no more than it was ever written with.
+func tooFewKeep(col collection, need int) error {
+	kept := int(col.merged.NMax)
+	if col.merged.Absent() || kept >= need {
+		return nil
+	}
+	return &kv.Error{
+		Code: kv.CodeStale, N: col.plan.n, R: need,
+		Message: fmt.Sprintf("the key is kept by %d nodes, and monotonic=true with this n and r needs %d that hold it: ask with n=%d",
+			kept, need, kept),
+	}
 }
 
 // hand sends the merge to an owner. The owner is better off with it whatever
