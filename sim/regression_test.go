@@ -38,6 +38,7 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		scenes []Scene
 		why    string
 	}{
+		{1795345725009255, nil, "sim: a node judged a record in quarantine while a person discarded it"},
 		{7000439, nil, "standing: a member that had just been emptied vouched for another one"},
 		{1105, nil, "sim: a stand-in passed a write on to its only owner, which was wiped"},
 		{700316, nil, "node: a record could not be restored from quarantine that had asked for more owners than its key has now"},

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -28,8 +29,9 @@ func (w *world) restore() {
 	before, err := w.holdings()
 	w.must(err)
 	given := make(map[int]kv.Record) // by key: the values that were restored
+	judged := make(map[int]bool)     // keys of which the node itself judged a record meanwhile
 	for _, q := range left {
-		w.settle(q, given)
+		judged[q.key] = w.settle(q, given) || judged[q.key]
 	}
 	if rest := w.inQuarantine(); len(rest) > 0 {
 		w.violatef("quarantine", "%d records are left of %d", len(rest), len(left))
@@ -38,6 +40,9 @@ func (w *world) restore() {
 	after, err := w.holdings()
 	w.must(err)
 	for k := range w.plan.Keys {
+		if judged[k] {
+			continue
+		}
 		w.checkRestored(k, mergeAll(before[w.key(k)], nil), given[k], mergeAll(after[w.key(k)], nil))
 	}
 }
@@ -58,11 +63,12 @@ func (w *world) inQuarantine() (all []apart) {
 }
 
 // settle restores a record, and adds to given what was written, or discards it if
-// it has nothing to restore.
-func (w *world) settle(q apart, given map[int]kv.Record) {
-	done, ok := w.decide(q, "restore", q.m.process.Restore)
-	if !ok {
-		return
+// it has nothing to restore. It reports whether the node was quicker and judged
+// the record by itself.
+func (w *world) settle(q apart, given map[int]kv.Record) (judged bool) {
+	done, err := w.decide(q, "restore", q.m.process.Restore)
+	if err != nil {
+		return isGone(err)
 	}
 	for i, v := range q.record.Live {
 		if done.Became[i] == api.BecameRestored {
@@ -73,15 +79,20 @@ func (w *world) settle(q apart, given map[int]kv.Record) {
 		}
 	}
 	if !done.Removed {
-		w.decide(q, "discard", q.m.process.Discard)
+		_, err = w.decide(q, "discard", q.m.process.Discard)
 	}
+	return isGone(err)
+}
+
+func isGone(err error) bool {
+	e, ok := errors.AsType[*kv.Error](err)
+	return ok && e.Code == kv.CodeNotFound
 }
 
 // decide has the node do what a person decided.
 func (w *world) decide(
 	q apart, what string, do func(context.Context, kv.Key, string) (api.Settled, error),
-) (done api.Settled, ok bool) {
-	var err error
+) (done api.Settled, err error) {
 	over := false
 	name := fmt.Sprintf("%s k%d in quarantine of %s", what, q.key, q.m.name)
 	w.requests.Go(func() {
@@ -92,10 +103,10 @@ func (w *world) decide(
 	})
 	w.gate.run(func() bool { return over })
 	w.gate.notef("%s: %v, removed=%v, %v", name, done.Became, done.Removed, err)
-	if err != nil {
+	if err != nil && !isGone(err) {
 		w.violatef("quarantine", "%s on a healed cluster: %v", name, err)
 	}
-	return done, err == nil
+	return done, err
 }
 
 // checkRestored checks what a key shows once values were restored: what it showed
